@@ -1,0 +1,174 @@
+"""Reading and writing artifacts: safetensors with one metadata key, `recalib`, that holds JSON.
+
+Files are written under a temporary name in the target folder and renamed, so a reader never sees
+half of one. Nothing here unpickles; whatever is read is treated as untrusted.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from recalib.errors import ArtifactError, CorruptArtifactError
+
+KEY = "recalib"
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """When and with what an artifact was made; `versions` maps package to version."""
+
+    created: str
+    versions: dict[str, str]
+
+    @classmethod
+    def now(cls) -> "Origin":
+        """The present, or SOURCE_DATE_EPOCH (seconds) where a reproducible build sets it."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+        versions = {}
+        for package in ("recalib", "torch", "transformers", "numpy", "scikit-learn"):
+            with contextlib.suppress(PackageNotFoundError):
+                versions[package] = version(package)
+        return cls(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)), versions)
+
+
+@contextlib.contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file handle whose content appears at `path` only once the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(temporary, mode, encoding=encoding) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, schema: str, tensors: Mapping[str, np.ndarray], metadata: Any) -> None:
+    """Write `tensors` and a metadata dataclass as one artifact, atomically."""
+    from safetensors.numpy import save
+
+    document = json.dumps({"schema": schema, **asdict(metadata)}, ensure_ascii=False)
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with atomic(path, "wb") as handle:
+        handle.write(save(contiguous, metadata={KEY: document}))
+
+
+def schema_of(path: Path) -> str:
+    """The schema name of an artifact, such as `recalib.gate/1`. Raises ArtifactError."""
+    with _opened(path) as file:
+        return str(_document(file, path)["schema"])
+
+
+def read_metadata(path: Path, schema: str, kind: type[M]) -> M:
+    """The metadata of an artifact of that schema as a dataclass `kind`. Raises ArtifactError."""
+    with _opened(path) as file:
+        return _metadata(file, path, schema, kind)
+
+
+def read(path: Path, schema: str, kind: type[M]) -> tuple[dict[str, np.ndarray], M]:
+    """All tensors (float32, or as stored for integers) and the metadata. Raises ArtifactError."""
+    with _opened(path) as file:
+        metadata = _metadata(file, path, schema, kind)
+        return {name: finite(file.get_tensor(name), name, path) for name in file.keys()}, metadata
+
+
+def read_slice(path: Path, name: str, index: tuple[Any, ...]) -> np.ndarray:
+    """Part of one tensor, float32, without reading the rest from disk. Raises ArtifactError."""
+    with _opened(path) as file:
+        if name not in file.keys():
+            raise ArtifactError(f"{path}: has no tensor {name!r}")
+        return finite(file.get_slice(name)[index], name, path)
+
+
+def has_tensor(path: Path, name: str) -> bool:
+    """Whether the file holds a tensor of that name. Raises ArtifactError."""
+    with _opened(path) as file:
+        return name in file.keys()
+
+
+def shape_of(path: Path, name: str) -> tuple[int, ...]:
+    """Shape of one tensor. Raises ArtifactError."""
+    with _opened(path) as file:
+        if name not in file.keys():
+            raise ArtifactError(f"{path}: has no tensor {name!r}")
+        return tuple(file.get_slice(name).get_shape())
+
+
+def finite(tensor: Any, name: str, path: Path) -> np.ndarray:
+    """The torch tensor as NumPy, floats as float32. Raises ArtifactError for NaN and infinity."""
+    array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ArtifactError(
+            f"{path}: {name!r} contains NaN or infinity",
+            fix="extract again; with --dtype float32 if the model overflows in half precision",
+        )
+    return array
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    # torch rather than NumPy as framework: other tools write bfloat16, which NumPy cannot hold
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise CorruptArtifactError(
+            f"{path}: not a safetensors file, or truncated ({error})", fix="make it again"
+        ) from error
+
+
+def _document(file: Any, path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((file.metadata() or {})[KEY])
+        if isinstance(document["schema"], str):
+            return dict(document)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ArtifactError(f"{path}: a safetensors file, but not an artifact of recalib's")
+
+
+def _metadata(file: Any, path: Path, schema: str, kind: type[M]) -> M:
+    from pydantic import TypeAdapter, ValidationError
+
+    document = _document(file, path)
+    found = document.pop("schema")
+    name, _, version = schema.partition("/")
+    found_name, _, found_version = found.partition("/")
+    if found_name != name:
+        raise ArtifactError(f"{path}: is {found}, but {schema} is needed here")
+    if found_version != version:
+        raise ArtifactError(
+            f"{path}: has schema {found}, and this version of recalib reads {schema}",
+            fix="upgrade recalib, or make the file again with this version",
+        )
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path}: metadata field {where!r}: {first['msg']}") from error

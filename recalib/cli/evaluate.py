@@ -1,0 +1,211 @@
+"""recalib eval: what a gate decides, and what the model then does."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recalib.cli.common import (
+    Activations,
+    BatchSize,
+    Columns,
+    Common,
+    Data,
+    GatePath,
+    Limit,
+    MaxNewTokens,
+    Model,
+    TrustRemoteCode,
+    command,
+)
+from recalib.cli.tables import gate_table, refusal_table
+from recalib.errors import BarNotMet, UsageError
+from recalib.evaluation.bars import Bar, parse_bar
+
+if TYPE_CHECKING:
+    from recalib.cli.loading import GateFile
+    from recalib.evaluation.run import Evaluation
+    from recalib.judges import Judge
+    from recalib.lm.model import LanguageModel
+    from recalib.prompts.prompt import PromptSet
+
+GATE_RATES = ("auc", "balanced_accuracy", "f1", "false_flag_rate", "miss_rate")
+REFUSAL_RATES = ("harmful_refusal", "harmless_refusal", "selectivity", "own_language_share")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A result in the forms in which it leaves: JSON, tables, macro figures, rows for a file."""
+
+    document: dict[str, Any]
+    tables: tuple[Any, ...]
+    macro: Mapping[str, float | None]
+    completions: tuple[dict[str, Any], ...] = ()
+
+
+@command
+def evaluate(
+    common: Common,
+    langs: Annotated[str, typer.Option(help="Codes and tiers: sw,yo, low, all.")] = "low",
+    gate: GatePath = None,
+    methods: Annotated[str, typer.Option(help="base, recalib; comma-separated.")] = "base,recalib",
+    data: Data = None,
+    columns: Columns = "",
+    activations: Activations = None,
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
+    limit: Limit = 0,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="organism, or none.", show_default="organism for the embedded model, else none"
+        ),
+    ] = None,
+    batch_size: BatchSize = 64,
+    max_new_tokens: MaxNewTokens = 128,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results.json and the completions.", show_default=False),
+    ] = None,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bar for a macro figure of the last method, as 'selectivity>=0.5'; exit 3 if missed.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Measure a gate: on labelled activations alone, or by what the model answers with and without it.
+
+    With --activations nothing is generated. With prompts, every method completes the same ones and a
+    judge says which completions refuse.
+    """
+    from recalib import judges
+    from recalib.cli.loading import find_gate, load_model, load_prompts
+    from recalib.evaluation.run import METHODS
+
+    if activations is not None and data is not None:
+        raise UsageError("--data and --activations exclude each other")
+    rates = REFUSAL_RATES if activations is None else GATE_RATES
+    bars = [parse_bar(text, rates) for text in fail_under or ()]
+    names = tuple(part.strip() for part in methods.split(","))
+    for name in names:
+        if name not in METHODS:
+            raise UsageError(f"--methods: {name!r} is not one of {', '.join(METHODS)}")
+    found = find_gate(gate)
+    if activations is not None:
+        measured = _on_activations(found, activations, langs, split, limit)
+    else:
+        model_name = model or found.model_name
+        judging = judges.find(judge or judges.default_for(model_name))
+        if judging.name == "none":
+            common.output.warn("no judge for this model: completions are made but not judged")
+        prompts = load_prompts(data, model_name, columns)
+        prompts.require_split(split)
+        languages = prompts.select_languages(langs)
+        lm = load_model(common, model_name, trust_remote_code)
+        sizes = (limit, batch_size, max_new_tokens)
+        measured = _on_prompts(common, found, lm, prompts, languages, names, judging, split, sizes)
+    if out is not None:
+        _write(out, measured)
+        common.output.note(f"written to {out}")
+    common.output.result(measured.document, *measured.tables)
+    _require(bars, measured.macro)
+
+
+def _on_activations(
+    found: "GateFile", root: Path, langs: str, split: str, limit: int
+) -> Measured:
+    from recalib.activations import ActivationSet
+    from recalib.evaluation.run import evaluate_gate, macro_metrics
+
+    folder = ActivationSet(root)
+    metrics = evaluate_gate(
+        folder, found.gate, folder.select_languages(langs, split), split, limit
+    )
+    macro = macro_metrics(metrics)
+    document = {"gate_metrics": {code: asdict(m) for code, m in metrics.items()}, "macro": macro}
+    return Measured(document, (gate_table(metrics),), macro)
+
+
+def _on_prompts(
+    common: Common,
+    found: "GateFile",
+    lm: "LanguageModel",
+    prompts: "PromptSet",
+    languages: tuple[str, ...],
+    methods: tuple[str, ...],
+    judge: "Judge",
+    split: str,
+    sizes: tuple[int, int, int],
+) -> Measured:
+    from recalib.evaluation.run import evaluate as run
+    from recalib.prompts.prompt import LABELS
+
+    limit, batch_size, max_new_tokens = sizes
+    cells = [prompts.texts(lang, split, label) for lang in languages for label in LABELS]
+    total = len(methods) * sum(len(cell[: limit or None]) for cell in cells)
+    with common.output.progress("evaluate", total) as advance:
+        result = run(
+            lm,
+            found.gate,
+            prompts,
+            languages,
+            methods,
+            judge,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            seed=common.seed,
+            advance=advance,
+        )
+    return measured(result, judge.name)
+
+
+def measured(evaluation: "Evaluation", judge: str) -> Measured:
+    """An evaluation in the forms in which it leaves."""
+    document = {
+        "judge": judge,
+        "methods": {
+            name: {
+                "languages": {code: asdict(r) for code, r in method.languages.items()},
+                "macro": asdict(method.macro),
+            }
+            for name, method in evaluation.methods.items()
+        },
+        "gate_metrics": {code: asdict(m) for code, m in evaluation.gate_metrics.items()},
+    }
+    rows = tuple(
+        {"method": i.method, "label": i.label, **asdict(i.completion), "verdict": i.verdict.outcome}
+        for i in evaluation.completions
+    )
+    last = list(evaluation.methods.values())[-1]
+    tables = (refusal_table(evaluation), gate_table(evaluation.gate_metrics))
+    return Measured(document, tables, asdict(last.macro), rows)
+
+
+def _write(out: Path, measured: Measured) -> None:
+    from recalib.artifact import atomic
+
+    if measured.completions:
+        with atomic(out / "completions.jsonl") as handle:
+            for row in measured.completions:
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with atomic(out / "results.json") as handle:
+        json.dump(measured.document, handle, ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _require(bars: list[Bar], macro: Mapping[str, float | None]) -> None:
+    missed = [bar for bar in bars if not bar.met_by(macro)]
+    if missed:
+        figures = "; ".join(f"{bar} but it is {_show(macro[bar.metric])}" for bar in missed)
+        raise BarNotMet(f"the bar was not met: {figures}")
+
+
+def _show(figure: float | None) -> str:
+    return "not measured" if figure is None else f"{figure:.3f}"

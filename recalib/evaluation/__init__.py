@@ -1,0 +1,1 @@
+"""Evaluation: the gate on labelled activations, and refusal in generated completions."""

@@ -1,0 +1,49 @@
+"""Intervals of rates, all at 95 %."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+Interval = tuple[float, float]
+
+
+def exact(successes: int, n: int) -> Interval | None:
+    """Clopper-Pearson interval of a binomial rate; None where n is 0."""
+    if n == 0:
+        return None
+    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def macro_difference(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0
+) -> Interval | None:
+    """Percentile bootstrap of the mean over groups of mean(a) - mean(b).
+
+    Each pair holds the 0/1 outcomes [n_a] and [n_b] of one group (a language); rows are resampled within
+    their group and class. None where a group is empty.
+    """
+    samples = [part for pair in pairs for part in pair]
+    if not samples or any(len(sample) == 0 for sample in samples):
+        return None
+    if all(len(np.unique(sample)) == 1 for sample in samples):
+        return None  # no spread to resample: the bootstrap would claim a width of zero
+
+    def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:
+        means = [part.mean(axis=axis) for part in parts]
+        return np.mean([a - b for a, b in zip(means[::2], means[1::2], strict=True)], axis=0)
+
+    result = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return float(low), float(high)

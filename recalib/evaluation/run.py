@@ -1,0 +1,173 @@
+"""Running an evaluation: generate with every method, judge, and count."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recalib.activations import ActivationSet
+from recalib.errors import UsageError
+from recalib.evaluation.gate_metrics import GateMetrics, gate_metrics
+from recalib.evaluation.refusal import Refusal, macro, refusal
+from recalib.gate.gate import Gate
+from recalib.judges.judge import Judge, Verdict
+from recalib.lm.batching import Advance
+from recalib.lm.model import LanguageModel
+from recalib.prompts.prompt import LABELS, PromptSet
+from recalib.steering.generation import BATCH_SIZE, MAX_NEW_TOKENS, Completion, Request, generate
+
+METHODS = ("base", "recalib")
+"""`base` is the model alone, `recalib` the model routed by the gate."""
+
+
+@dataclass(frozen=True)
+class JudgedCompletion:
+    """One completion with what was asked for and what the judge said."""
+
+    method: str
+    label: str
+    completion: Completion
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Refusal by language, and over all of them, with one method."""
+
+    languages: dict[str, Refusal]
+    macro: Refusal
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results by method, the gate's own metrics by language, and every completion."""
+
+    methods: dict[str, MethodResult]
+    gate_metrics: dict[str, GateMetrics]
+    completions: tuple[JudgedCompletion, ...]
+
+
+def evaluate_gate(
+    activations: ActivationSet,
+    gate: Gate,
+    languages: Sequence[str],
+    split: str = "test",
+    limit: int = 0,
+) -> dict[str, GateMetrics]:
+    """The gate on extracted activations; `limit` caps the rows of each class, 0 means all.
+
+    Raises ArtifactError if the activations are another model's.
+    """
+    gate.meta.model.require_same(activations.meta.model, "the gate", str(activations.root))
+    metrics = {}
+    for language in languages:
+        scores = []
+        for label in LABELS:
+            rows = np.empty((0, len(gate.direction)), np.float32)
+            if (language, split, label) in activations.cells:
+                layer, position = gate.meta.layer, gate.meta.position
+                rows = activations.load(language, split, label, layer, position).rows
+                gate.require_hidden_size(rows.shape[1], str(activations.root))
+            scores.append(gate.scores(rows[: limit or None], language))
+        threshold = gate.threshold_of(language)
+        metrics[language] = gate_metrics(*scores, threshold.value, threshold.method)
+    return metrics
+
+
+def evaluate(
+    lm: LanguageModel,
+    gate: Gate,
+    prompts: PromptSet,
+    languages: Sequence[str],
+    methods: Sequence[str],
+    judge: Judge,
+    *,
+    split: str = "test",
+    limit: int = 0,
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    seed: int = 0,
+    advance: Advance = lambda n: None,
+) -> Evaluation:
+    """Complete a split's prompts with every method, judge them, and summarise.
+
+    `limit` caps the prompts of each language and class, 0 means all. Raises UsageError for an unknown
+    method, ArtifactError if the gate was made with another model.
+    """
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise UsageError(f"--methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+    cells = {
+        (language, label): prompts.texts(language, split, label)[: limit or None]
+        for language in languages
+        for label in LABELS
+    }
+    judged: list[JudgedCompletion] = []
+    for method in methods:
+        for (language, label), texts in cells.items():
+            requests = [Request(text, language) for text in texts]
+            done: list[Completion] = []
+            for batch in generate(
+                lm,
+                gate,
+                requests,
+                steer=method == "recalib",
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+            ):
+                done += batch
+                advance(len(batch))
+            judged += [
+                JudgedCompletion(method, label, completion, verdict)
+                for completion, verdict in zip(done, judge.judge(done), strict=True)
+            ]
+    return Evaluation(
+        methods={method: _summarise(judged, method, languages, seed) for method in methods},
+        gate_metrics=_metrics(judged, gate, languages, methods[0]),
+        completions=tuple(judged),
+    )
+
+
+def _summarise(
+    judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str], seed: int
+) -> MethodResult:
+    verdicts = {
+        language: tuple(
+            [item.verdict for item in judged if _is(item, method, language, label)]
+            for label in LABELS
+        )
+        for language in languages
+    }
+    return MethodResult(
+        {language: refusal(*parts, language, seed) for language, parts in verdicts.items()},
+        macro(verdicts, seed),  # type: ignore[arg-type]
+    )
+
+
+def _metrics(
+    judged: Sequence[JudgedCompletion], gate: Gate, languages: Sequence[str], method: str
+) -> dict[str, GateMetrics]:
+    """The gate's metrics from the scores that one method's completions carry."""
+    metrics = {}
+    for language in languages:
+        scores = [
+            np.array([i.completion.score for i in judged if _is(i, method, language, label)])
+            for label in LABELS
+        ]
+        threshold = gate.threshold_of(language)
+        metrics[language] = gate_metrics(*scores, threshold.value, threshold.method)
+    return metrics
+
+
+def _is(item: JudgedCompletion, method: str, language: str, label: str) -> bool:
+    return (item.method, item.completion.language, item.label) == (method, language, label)
+
+
+def macro_metrics(metrics: Mapping[str, GateMetrics]) -> dict[str, float | None]:
+    """Unweighted means over languages of the gate's rates; None where a language has none."""
+    names = ("auc", "balanced_accuracy", "f1", "false_flag_rate", "miss_rate")
+    values = {name: [getattr(m, name) for m in metrics.values()] for name in names}
+    return {
+        name: None if None in column or not column else float(np.mean(column))
+        for name, column in values.items()
+    }

@@ -1,0 +1,76 @@
+"""From a prompt to token ids, and where in them the read positions are."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from recalib.errors import ModelError
+
+POSITIONS = ("t_post_inst", "t_inst", "mean")
+_PROBE = "recalib"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One formatted prompt: its token ids, and the index of the last token of the user's text."""
+
+    ids: tuple[int, ...]
+    t_inst: int
+
+    @property
+    def t_post_inst(self) -> int:
+        """Index of the last token of the formatted prompt, where generation starts."""
+        return len(self.ids) - 1
+
+
+class ChatFormat:
+    """A tokenizer's chat template, applied to single-turn prompts.
+
+    A model without a template gets the bare prompt with the tokenizer's own special tokens.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.has_template = bool(tokenizer.chat_template)
+
+    def format(self, prompt: str) -> str:
+        """The text that the model reads, up to where its answer starts."""
+        if not self.has_template:
+            return prompt
+        turns = [{"role": "user", "content": prompt}]
+        text: str = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def encode(self, prompt: str) -> Encoded:
+        """Token ids of the formatted prompt, and its read positions.
+
+        Special tokens are added only where there is no template: a template writes its own BOS.
+        """
+        text = self.format(prompt)
+        if not text.endswith(self._suffix):
+            raise ModelError("the chat template ends differently for different prompts")
+        end = len(text) - len(self._suffix)
+        encoding = self.tokenizer(
+            text, add_special_tokens=not self.has_template, return_offsets_mapping=self._offsets
+        )
+        ids = tuple(encoding["input_ids"])
+        if not self._offsets:
+            return Encoded(ids, self._index_without_offsets(text[:end], len(ids)))
+        # special tokens that the tokenizer adds have the empty span (0, 0)
+        starts = [a if b > a else end for a, b in encoding["offset_mapping"]]
+        return Encoded(ids, max((i for i, start in enumerate(starts) if start < end), default=0))
+
+    def _index_without_offsets(self, text: str, length: int) -> int:
+        ids = self.tokenizer(text, add_special_tokens=not self.has_template)["input_ids"]
+        return min(len(ids), length) - 1
+
+    @cached_property
+    def _offsets(self) -> bool:
+        return bool(getattr(self.tokenizer, "is_fast", False))
+
+    @cached_property
+    def _suffix(self) -> str:
+        """What the template writes after the user's text, seen by formatting a probe."""
+        return self.format(_PROBE).rpartition(_PROBE)[2]

@@ -1,0 +1,85 @@
+"""Getting the shots of a language, by running the model on them alone or from extracted activations."""
+
+from collections.abc import Sequence
+
+from recalib.activations import ActivationSet
+from recalib.calibration.calibrate import LanguageShots
+from recalib.calibration.shots import draw
+from recalib.errors import CalibrationError
+from recalib.extraction import extract
+from recalib.gate.gate import Gate
+from recalib.lm.batching import Advance
+from recalib.lm.model import LanguageModel
+from recalib.prompts.prompt import LABELS, PromptSet, prompt_id
+
+
+def from_prompts(
+    lm: LanguageModel,
+    gate: Gate,
+    prompts: PromptSet,
+    languages: Sequence[str],
+    shots: int,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    advance: Advance = lambda n: None,
+) -> dict[str, LanguageShots]:
+    """Draw `shots` prompts a class and language, and run the model on those alone.
+
+    Raises ArtifactError if the gate was made with another model, CalibrationError if a class has too
+    few prompts.
+    """
+    gate.meta.model.require_same(lm.fingerprint, "the gate", "the model in use")
+    lm.require_layer(gate.meta.layer)
+    drawn = {
+        (language, label): [cell[i] for i in draw(len(cell), shots, language, label, seed)]
+        for language in languages
+        for label in LABELS
+        for cell in [prompts.texts(language, split, label)]
+    }
+    texts = [text for cell in drawn.values() for text in cell]
+    rows = extract(lm, texts, (gate.meta.layer,), (gate.meta.position,), advance=advance)[:, 0, 0]
+    parts = {key: rows[i * shots : (i + 1) * shots] for i, key in enumerate(drawn)}
+    ids = {key: tuple(map(prompt_id, cell)) for key, cell in drawn.items()}
+    return {
+        language: LanguageShots(
+            *(parts[language, label] for label in LABELS),
+            *(ids[language, label] for label in LABELS),
+        )
+        for language in languages
+    }
+
+
+def from_activations(
+    activations: ActivationSet,
+    gate: Gate,
+    languages: Sequence[str],
+    shots: int,
+    *,
+    split: str = "train",
+    seed: int = 0,
+) -> dict[str, LanguageShots]:
+    """Draw `shots` extracted rows a class and language: the same ones as from the prompts themselves.
+
+    Raises as `from_prompts` does.
+    """
+    gate.meta.model.require_same(activations.meta.model, "the gate", str(activations.root))
+    return {
+        language: _from_cells(activations, gate, language, shots, split, seed)
+        for language in languages
+    }
+
+
+def _from_cells(
+    activations: ActivationSet, gate: Gate, language: str, shots: int, split: str, seed: int
+) -> LanguageShots:
+    rows, ids = [], []
+    for label in LABELS:
+        if (language, split, label) not in activations.cells:
+            raise CalibrationError(f"{activations.root}: has no {label} {split} rows of {language}")
+        cell = activations.load(language, split, label, gate.meta.layer, gate.meta.position)
+        gate.require_hidden_size(cell.rows.shape[1], str(activations.root))
+        index = draw(len(cell.rows), shots, language, label, seed)
+        rows.append(cell.rows[index])
+        ids.append(() if cell.prompt_ids is None else tuple(map(int, cell.prompt_ids[index])))
+    return LanguageShots(*rows, *ids)

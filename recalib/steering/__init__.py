@@ -1,0 +1,1 @@
+"""Steering: routing inside the forward pass, and generation with it."""
