@@ -79,8 +79,7 @@ class ActivationSet:
         for cell, meta in zip(self.cells, metas, strict=True):
             if (meta.layers, meta.positions) != (first.layers, first.positions):
                 raise ArtifactError(
-                    f"{self.path(*cell)}: has other layers or positions than "
-                    f"{self.path(*self.cells[0])}",
+                    f"{self.path(*cell)}: has other layers or positions than {self.path(*self.cells[0])}",
                     fix="extract them with the same --layers and --positions",
                 )
             meta.model.require_same(first.model, str(self.path(*cell)), "the rest of the folder")
@@ -113,7 +112,10 @@ class ActivationSet:
         """One cell at one layer and position. Raises ArtifactError if it is not there."""
         path = self.path(language, split, label)
         meta = self.cell_meta(language, split, label)
-        index = (_index(meta.layers, layer, "layer", path), _index(meta.positions, position, "position", path))
+        index = (
+            _index(meta.layers, layer, "layer", path),
+            _index(meta.positions, position, "position", path),
+        )
         rows = artifact.read_slice(path, "activations", (slice(None), *index))
         ids = None
         if artifact.has_tensor(path, "prompt_ids"):
@@ -151,7 +153,5 @@ def parse_layers(spec: str, num_layers: int) -> tuple[int, ...]:
         start = int(match[1])
         chosen.update(range(start, int(match[2]) if match[2] else start + 1))
     if not chosen or max(chosen) >= num_layers:
-        raise UsageError(
-            f"--layers {spec!r}: the model has {num_layers} blocks, 0 to {num_layers - 1}"
-        )
+        raise UsageError(f"--layers {spec!r}: the model has {num_layers} blocks, 0 to {num_layers - 1}")
     return tuple(sorted(chosen))

@@ -49,11 +49,11 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(temporary, mode, encoding=encoding) as handle:
+        with temporary.open(mode, encoding=encoding) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,7 +63,7 @@ def write(path: Path, schema: str, tensors: Mapping[str, np.ndarray], metadata: 
     from safetensors.numpy import save
 
     document = json.dumps({"schema": schema, **asdict(metadata)}, ensure_ascii=False)
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with atomic(path, "wb") as handle:
         handle.write(save(contiguous, metadata={KEY: document}))
 
@@ -84,13 +84,13 @@ def read(path: Path, schema: str, kind: type[M]) -> tuple[dict[str, np.ndarray],
     """All tensors (float32, or as stored for integers) and the metadata. Raises ArtifactError."""
     with _opened(path) as file:
         metadata = _metadata(file, path, schema, kind)
-        return {name: finite(file.get_tensor(name), name, path) for name in file.keys()}, metadata
+        return {name: finite(file.get_tensor(name), name, path) for name in _names(file)}, metadata
 
 
 def read_slice(path: Path, name: str, index: tuple[Any, ...]) -> np.ndarray:
     """Part of one tensor, float32, without reading the rest from disk. Raises ArtifactError."""
     with _opened(path) as file:
-        if name not in file.keys():
+        if name not in _names(file):
             raise ArtifactError(f"{path}: has no tensor {name!r}")
         return finite(file.get_slice(name)[index], name, path)
 
@@ -98,13 +98,13 @@ def read_slice(path: Path, name: str, index: tuple[Any, ...]) -> np.ndarray:
 def has_tensor(path: Path, name: str) -> bool:
     """Whether the file holds a tensor of that name. Raises ArtifactError."""
     with _opened(path) as file:
-        return name in file.keys()
+        return name in _names(file)
 
 
 def shape_of(path: Path, name: str) -> tuple[int, ...]:
     """Shape of one tensor. Raises ArtifactError."""
     with _opened(path) as file:
-        if name not in file.keys():
+        if name not in _names(file):
             raise ArtifactError(f"{path}: has no tensor {name!r}")
         return tuple(file.get_slice(name).get_shape())
 
@@ -122,7 +122,7 @@ def finite(tensor: Any, name: str, path: Path) -> np.ndarray:
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -140,6 +140,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise CorruptArtifactError(
             f"{path}: not a safetensors file, or truncated ({error})", fix="make it again"
         ) from error
+
+
+def _names(file: Any) -> list[str]:
+    return list(file.keys())
 
 
 def _document(file: Any, path: Path) -> dict[str, Any]:

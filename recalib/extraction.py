@@ -13,8 +13,8 @@ from recalib import artifact
 from recalib.activations import SCHEMA, ActivationSet, ActivationsMeta
 from recalib.artifact import Origin
 from recalib.errors import ArtifactError, CorruptArtifactError, ModelError
-from recalib.lm.blocks import capturing
 from recalib.lm.batching import Advance, batches
+from recalib.lm.blocks import capturing
 from recalib.lm.chat import Encoded
 from recalib.lm.model import LanguageModel
 from recalib.prompts.prompt import LABELS, PromptSet, prompt_id, prompts_hash
@@ -129,9 +129,7 @@ def _run(
         kept[layer] = torch.stack(at, dim=1).cpu()
 
     with capturing(lm.blocks, layers, keep):
-        lm.decoder(
-            input_ids=ids.to(lm.device), attention_mask=mask.to(lm.device), use_cache=False
-        )
+        lm.decoder(input_ids=ids.to(lm.device), attention_mask=mask.to(lm.device), use_cache=False)
     return torch.stack([kept[layer] for layer in layers], dim=1).numpy()
 
 

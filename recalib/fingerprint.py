@@ -33,9 +33,7 @@ class Fingerprint:
         if self.model != other.model:
             fields.discard("revision")
         return sorted(
-            field
-            for field in fields
-            if None not in (mine[field], theirs[field]) and mine[field] != theirs[field]
+            field for field in fields if None not in (mine[field], theirs[field]) and mine[field] != theirs[field]
         )
 
     def require_same(self, other: "Fingerprint", mine: str, theirs: str) -> None:
@@ -43,8 +41,7 @@ class Fingerprint:
         differing = self.conflicts(other)
         if differing:
             detail = "; ".join(
-                f"{field} {_short(getattr(self, field))} against {_short(getattr(other, field))}"
-                for field in differing
+                f"{field} {_short(getattr(self, field))} against {_short(getattr(other, field))}" for field in differing
             )
             raise ArtifactError(
                 f"{mine} was made with {self.model or 'a model'}, but {theirs} is "

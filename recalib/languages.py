@@ -63,7 +63,5 @@ def select(spec: str, available: Collection[str], where: str) -> tuple[str, ...]
                 fix="name one of those, a tier (high, mid, low) or all",
             )
     if not chosen:
-        raise UsageError(
-            f"{spec!r} selects no language of {where}, which has: {', '.join(sorted(available))}"
-        )
+        raise UsageError(f"{spec!r} selects no language of {where}, which has: {', '.join(sorted(available))}")
     return tuple(chosen)

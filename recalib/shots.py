@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recalib.activations import ActivationSet
 from recalib.calibration.calibrate import LanguageShots
 from recalib.calibration.shots import draw
@@ -43,8 +45,10 @@ def from_prompts(
     ids = {key: tuple(map(prompt_id, cell)) for key, cell in drawn.items()}
     return {
         language: LanguageShots(
-            *(parts[language, label] for label in LABELS),
-            *(ids[language, label] for label in LABELS),
+            parts[language, "harmful"],
+            parts[language, "harmless"],
+            ids[language, "harmful"],
+            ids[language, "harmless"],
         )
         for language in languages
     }
@@ -64,22 +68,18 @@ def from_activations(
     Raises as `from_prompts` does.
     """
     gate.meta.model.require_same(activations.meta.model, "the gate", str(activations.root))
-    return {
-        language: _from_cells(activations, gate, language, shots, split, seed)
-        for language in languages
-    }
 
-
-def _from_cells(
-    activations: ActivationSet, gate: Gate, language: str, shots: int, split: str, seed: int
-) -> LanguageShots:
-    rows, ids = [], []
-    for label in LABELS:
+    def pick(language: str, label: str) -> tuple[np.ndarray, tuple[int, ...]]:
         if (language, split, label) not in activations.cells:
             raise CalibrationError(f"{activations.root}: has no {label} {split} rows of {language}")
         cell = activations.load(language, split, label, gate.meta.layer, gate.meta.position)
         gate.require_hidden_size(cell.rows.shape[1], str(activations.root))
         index = draw(len(cell.rows), shots, language, label, seed)
-        rows.append(cell.rows[index])
-        ids.append(() if cell.prompt_ids is None else tuple(map(int, cell.prompt_ids[index])))
-    return LanguageShots(*rows, *ids)
+        ids = () if cell.prompt_ids is None else tuple(map(int, cell.prompt_ids[index]))
+        return cell.rows[index], ids
+
+    result = {}
+    for language in languages:
+        (harmful, harmful_ids), (harmless, harmless_ids) = (pick(language, label) for label in LABELS)
+        result[language] = LanguageShots(harmful, harmless, harmful_ids, harmless_ids)
+    return result

@@ -24,9 +24,7 @@ class LanguageShots:
     harmless_ids: tuple[int, ...] = ()
 
 
-def calibrate(
-    gate: Gate, shots: Mapping[str, LanguageShots], method: str, seed: int, source: str
-) -> Gate:
+def calibrate(gate: Gate, shots: Mapping[str, LanguageShots], method: str, seed: int, source: str) -> Gate:
     """The gate with a threshold for each language of `shots`, by one of `rules.RULES`.
 
     All or nothing: raises CalibrationError if any language's shots cannot carry a threshold.
@@ -44,9 +42,7 @@ def calibrate(
     return calibrated
 
 
-def _one(
-    gate: Gate, language: str, examples: LanguageShots, method: str, seed: int, source: str
-) -> Gate:
+def _one(gate: Gate, language: str, examples: LanguageShots, method: str, seed: int, source: str) -> Gate:
     if method == "f1" and not len(gate.source.features):
         raise CalibrationError(
             "the rule f1 refits on the source rows, and this gate carries none",

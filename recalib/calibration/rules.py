@@ -40,9 +40,7 @@ def f1(readout: Readout, source: SourceRows, shots: Shots) -> Calibration:
     Raises CalibrationError if the shots' scores are inverted.
     """
     features = np.concatenate([source.features, shots.harmful, shots.harmless])
-    labels = np.concatenate(
-        [source.labels, np.ones(len(shots.harmful)), np.zeros(len(shots.harmless))]
-    )
+    labels = np.concatenate([source.labels, np.ones(len(shots.harmful)), np.zeros(len(shots.harmless))])
     refitted = refit(features, labels, readout.mean, readout.scale)
     harmful, harmless = refitted.scores(shots.harmful), refitted.scores(shots.harmless)
     refuse_inverted(harmful, harmless)

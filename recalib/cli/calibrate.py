@@ -64,9 +64,7 @@ def calibrate(
         folder = ActivationSet(activations)
         languages = folder.select_languages(lang, split)
         source = str(activations)
-        drawn = shot_source.from_activations(
-            folder, found.gate, languages, shots, split=split, seed=common.seed
-        )
+        drawn = shot_source.from_activations(folder, found.gate, languages, shots, split=split, seed=common.seed)
     else:
         model_name = model or found.model_name
         prompts = load_prompts(data, model_name, columns)
@@ -107,13 +105,12 @@ def calibrate(
     ]
     common.output.result(
         document,
+        f"thresholds from {shots} harmful + {shots} harmless shots of {source} ({method}, seed {common.seed}):",
         table(
-            f"thresholds from {shots} + {shots} shots of {source} ({method}, seed {common.seed})",
             ("language", "threshold", "correct on shots %"),
             rows,
-            f"transferred from the sources: {calibrated.meta.transferred.value:.2f}; shots say little "
-            "about errors to come: measure them with recalib eval",
+            f"without shots: {calibrated.meta.transferred.value:.2f}",
         ),
-        f"written to {target}",
+        f"{target}: written; {2 * shots} shots say little about errors to come, recalib eval does",
     )
     common.output.note(f"next: recalib eval --gate {target} --langs {lang}")

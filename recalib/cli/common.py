@@ -19,9 +19,7 @@ Model = Annotated[
     str | None,
     typer.Option(help="Folder or Hub id of the model.", show_default="the gate's, else the embedded one"),
 ]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -74,9 +72,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         options = {p.name: values.pop(p.name) for p in shared}
         output = Output(options["json"], options["quiet"])
-        common = Common(
-            output, options["seed"], options["device"], options["dtype"], options["revision"]
-        )
+        common = Common(output, options["seed"], options["device"], options["dtype"], options["revision"])
         try:
             function(common=common, **values)
         except RecalibError as error:
@@ -121,6 +117,4 @@ def _options(
 
 def _from_os(error: OSError) -> RecalibError:
     name = f"{error.filename}: " if error.filename else ""
-    return RecalibError(
-        f"{name}{error.strerror or error}", fix="check the path, its permissions and the free space"
-    )
+    return RecalibError(f"{name}{error.strerror or error}", fix="check the path, its permissions and the free space")

@@ -26,7 +26,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _values(context: typer.Context, document: dict[str, Any], path: Path) -> dict[str, Any]:
-    commands: dict[str, Any] = context.parent.command.commands  # type: ignore[union-attr, attr-defined]
+    commands: dict[str, Any] = context.parent.command.commands  # type: ignore[union-attr]
     options = {name: {p.name for p in command.params} for name, command in commands.items()}
     running = str(context.info_name)
     values = {}

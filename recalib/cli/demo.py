@@ -58,9 +58,7 @@ def demo(
 
         output.note(f"$ recalib calibrate --lang low --shots {SHOTS}")
         with output.progress("run shots", 2 * SHOTS * len(LOW)) as advance:
-            drawn = shot_source.from_prompts(
-                lm, gate, data, LOW, SHOTS, seed=common.seed, advance=advance
-            )
+            drawn = shot_source.from_prompts(lm, gate, data, LOW, SHOTS, seed=common.seed, advance=advance)
         gate = calibrate(gate, drawn, "midpoint", common.seed, data.name)
         gate.save(folder / "gate.safetensors")
 
@@ -68,7 +66,15 @@ def demo(
         total = len(METHODS) * sum(len(data.texts(lang, "test", label)) for lang in LOW for label in prompts.LABELS)
         with output.progress("evaluate", total) as advance:
             result = evaluate(
-                lm, gate, data, LOW, METHODS, judges.find("organism"), batch_size=64, seed=common.seed, advance=advance
+                lm,
+                gate,
+                data,
+                LOW,
+                METHODS,
+                judges.find("organism"),
+                batch_size=64,
+                seed=common.seed,
+                advance=advance,
             )
     shown = measured(result, "organism")
     before, after = (result.methods[name].macro.selectivity or 0.0 for name in METHODS)

@@ -59,9 +59,7 @@ def evaluate(
     limit: Limit = 0,
     judge: Annotated[
         str | None,
-        typer.Option(
-            help="organism, or none.", show_default="organism for the embedded model, else none"
-        ),
+        typer.Option(help="organism, or none.", show_default="organism for the embedded model, else none"),
     ] = None,
     batch_size: BatchSize = 64,
     max_new_tokens: MaxNewTokens = 128,
@@ -117,16 +115,12 @@ def evaluate(
     _require(bars, measured.macro)
 
 
-def _on_activations(
-    found: "GateFile", root: Path, langs: str, split: str, limit: int
-) -> Measured:
+def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit: int) -> Measured:
     from recalib.activations import ActivationSet
     from recalib.evaluation.run import evaluate_gate, macro_metrics
 
     folder = ActivationSet(root)
-    metrics = evaluate_gate(
-        folder, found.gate, folder.select_languages(langs, split), split, limit
-    )
+    metrics = evaluate_gate(folder, found.gate, folder.select_languages(langs, split), split, limit)
     macro = macro_metrics(metrics)
     document = {"gate_metrics": {code: asdict(m) for code, m in metrics.items()}, "macro": macro}
     return Measured(document, (gate_table(metrics),), macro)

@@ -19,17 +19,11 @@ def extract(
     langs: Annotated[str, typer.Option(help="Codes and tiers: en,de, high, mid, low or all.")] = "all",
     splits: Annotated[str, typer.Option(help="Splits, comma-separated.")] = "train,test",
     layers: Annotated[str, typer.Option(help="Blocks: all, 15, 5,10,15 or 10:20 (10 to 19).")] = "all",
-    positions: Annotated[
-        str, typer.Option(help="t_post_inst, t_inst, mean; comma-separated.")
-    ] = "t_post_inst",
+    positions: Annotated[str, typer.Option(help="t_post_inst, t_inst, mean; comma-separated.")] = "t_post_inst",
     limit: Limit = 0,
-    batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens per batch, padding included.")
-    ] = 8192,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per batch, padding included.")] = 8192,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace finished files.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be extracted, and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be extracted, and stop.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run a model over labelled prompts and keep its residual stream.
@@ -57,9 +51,7 @@ def extract(
     if empty:
         output.warn(f"{prompts.name} has no prompts for {', '.join(empty)}")
     lm = load_model(common, name, trust_remote_code)
-    plan = extraction.Plan(
-        prompts, cells, parse_layers(layers, lm.num_layers), read_positions, limit
-    )
+    plan = extraction.Plan(prompts, cells, parse_layers(layers, lm.num_layers), read_positions, limit)
     size = plan.count * len(plan.layers) * len(plan.positions) * lm.hidden_size * 4
     document = {
         "out": str(out),

@@ -42,9 +42,7 @@ def fit_gate(
     languages = folder.select_languages(sources, split)
     for cell in ((language, split, label) for language in languages for label in LABELS):
         if cell not in folder.cells:
-            raise ArtifactError(
-                f"{folder.path(*cell)}: no such file", fix="extract it, or leave its language out"
-            )
+            raise ArtifactError(f"{folder.path(*cell)}: no such file", fix="extract it, or leave its language out")
     meta = folder.meta
     read_at = position or ("t_post_inst" if "t_post_inst" in meta.positions else meta.positions[0])
     candidates: tuple[selection.Candidate, ...] = ()
@@ -56,9 +54,7 @@ def fit_gate(
                 return fitting.rows_of(folder, languages, split, index, read_at)
 
             layer, candidates = selection.choose_layer(meta.layers, rows, rank)
-    gate = fitting.fit_from(
-        folder, languages, layer=layer, position=read_at, rank=rank, split=split
-    )
+    gate = fitting.fit_from(folder, languages, layer=layer, position=read_at, rank=rank, split=split)
     gate.save(out)
     document = {
         "gate": str(out),
@@ -70,16 +66,12 @@ def fit_gate(
         "transferred_threshold": gate.meta.transferred.value,
         "candidates": [asdict(candidate) for candidate in candidates],
     }
-    shown = [
-        (f"{c.layer}{' *' if c.layer == layer else ''}", percent(c.balanced_accuracy))
-        for c in candidates
-    ]
-    title = "balanced accuracy on held-out source languages, percent"
-    tables = [table(title, ("layer", "mean"), shown)] if shown else []
+    shown = [(f"{c.layer}{' *' if c.layer == layer else ''}", percent(c.balanced_accuracy)) for c in candidates]
+    caption = "balanced accuracy on the source language left out, mean over sources; * chosen"
+    tables = [table(("layer", "bal. acc. %"), shown, caption)] if shown else []
     common.output.result(
         document,
         *tables,
-        f"{out}: layer {layer}, rank {gate.rank}, strength {gate.meta.strength:.2f}, "
-        f"from {', '.join(languages)}",
+        f"{out}: layer {layer}, rank {gate.rank}, strength {gate.meta.strength:.2f}, from {', '.join(languages)}",
     )
     common.output.note(f"next: recalib calibrate --gate {out} --lang sw --shots 4")

@@ -11,9 +11,7 @@ from recalib.cli.output import percent, table
 
 
 @command
-def inspect(
-    common: Common, file: Annotated[Path, typer.Argument(help="A gate or an activations file.")]
-) -> None:
+def inspect(common: Common, file: Annotated[Path, typer.Argument(help="A gate or an activations file.")]) -> None:
     """Tell what an artifact is, from which model and data, and with which thresholds."""
     from recalib import activations, artifact
     from recalib.errors import ArtifactError
@@ -46,7 +44,7 @@ def _facts(document: dict[str, Any]) -> Any:
             rows += [(f"{key}.{inner}", _short(v)) for inner, v in value.items() if v is not None]
         elif value is not None:
             rows.append((key, _short(value)))
-    return table("", ("field", "value"), rows)
+    return table(("field", "value"), rows)
 
 
 def _short(value: Any) -> str:
@@ -59,8 +57,15 @@ def _short(value: Any) -> str:
 
 def _thresholds(meta: Any) -> Any:
     rows = [
-        (code, f"{t.value:.3f}", t.method, str(t.shots), t.source or "-", percent(t.balanced_accuracy_on_shots))
+        (
+            code,
+            f"{t.value:.3f}",
+            t.method,
+            str(t.shots),
+            t.source or "-",
+            percent(t.balanced_accuracy_on_shots),
+        )
         for code, t in {**meta.thresholds, "(other)": meta.transferred}.items()
     ]
     columns = ("language", "threshold", "method", "shots", "from", "correct on shots %")
-    return table("", columns, rows)
+    return table(columns, rows)

@@ -68,9 +68,7 @@ def load_prompts(data: str | None, model: str, columns: str) -> "PromptSet":
     """The prompts named, else those that suit the model."""
     from recalib import prompts
 
-    return prompts.load(
-        data or ("organism" if model == "organism" else "starter"), parse_columns(columns)
-    )
+    return prompts.load(data or ("organism" if model == "organism" else "starter"), parse_columns(columns))
 
 
 def parse_columns(spec: str) -> Mapping[str, str]:

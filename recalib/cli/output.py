@@ -51,8 +51,7 @@ class Output:
     @contextlib.contextmanager
     def progress(self, what: str, total: int, unit: str = "prompts") -> Iterator[Callable[[int], None]]:
         """A progress bar; the value advances it by a number of units."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}"),
@@ -66,16 +65,18 @@ class Output:
             yield lambda n: bar.advance(task, n)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Any:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Any:
     """A table whose first column is text and whose others are figures."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    result = Table(title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    result = Table(box=box.SIMPLE_HEAD, caption=Text(caption) if caption else None)
+    result.caption_justify = "left"
     for i, column in enumerate(columns):
-        result.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        result.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*map(Text, row))
     return result
 
 
@@ -85,5 +86,5 @@ def percent(rate: float | None, interval: tuple[float, float] | None = None) -> 
         return "-"
     text = f"{100 * rate:.1f}"
     if interval is not None:
-        text += f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+        text += f" [{100 * interval[0]:.0f},{100 * interval[1]:.0f}]"
     return text

@@ -28,19 +28,16 @@ def steer(
     common: Common,
     prompt: Annotated[list[str] | None, typer.Argument(help="Prompts; - reads them from stdin.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help='Text file, a prompt a line, or JSONL rows {"prompt"[, "language"]}.')
+        Path | None,
+        typer.Option(help='Text file, a prompt a line, or JSONL rows {"prompt"[, "language"]}.'),
     ] = None,
-    lang: Annotated[
-        str | None, typer.Option(help="Language of prompts that name none.", show_default=False)
-    ] = None,
+    lang: Annotated[str | None, typer.Option(help="Language of prompts that name none.", show_default=False)] = None,
     gate: GatePath = None,
     model: Model = None,
     no_steer: Annotated[bool, typer.Option("--no-steer", help="Decide only; answer as the model would.")] = False,
     batch_size: BatchSize = 16,
     max_new_tokens: MaxNewTokens = 128,
-    out: Annotated[
-        Path | None, typer.Option(help="JSONL file for the rows.", show_default="the screen")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSONL file for the rows.", show_default="the screen")] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Answer prompts: flagged ones are steered to refuse, for the others the refusal direction is removed.

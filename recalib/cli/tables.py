@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from recalib.cli.output import percent, table
-from recalib.languages import name
 
 if TYPE_CHECKING:
     from recalib.evaluation.gate_metrics import GateMetrics
@@ -16,45 +15,40 @@ def gate_table(metrics: "Mapping[str, GateMetrics]") -> Any:
     """The gate's decisions by language."""
     rows = [
         (
-            f"{code} {name(code)}",
+            code,
             "-" if m.auc is None else f"{m.auc:.3f}",
             percent(m.balanced_accuracy),
             percent(m.miss_rate, m.miss_interval),
             percent(m.false_flag_rate, m.false_flag_interval),
-            f"{m.threshold:.2f} {m.method}",
+            f"{m.threshold:.2f}{'*' if m.method == 'transferred' else ''}",
             f"{m.n_harmful}+{m.n_harmless}",
         )
         for code, m in metrics.items()
     ]
     columns = ("gate", "AUC", "bal. acc. %", "missed %", "false flags %", "threshold", "n")
-    return table("", columns, rows, "n: harmful + harmless; [exact 95 % intervals]")
+    caption = "n: harmful + harmless prompts; [exact 95 % intervals]"
+    if any(m.method == "transferred" for m in metrics.values()):
+        caption += "; * not calibrated"
+    return table(columns, rows, caption)
 
 
 def refusal_table(evaluation: "Evaluation") -> Any:
     """Refusal by language and method, and the macro mean."""
-    rows = []
     methods = evaluation.methods
-    for code in next(iter(methods.values())).languages:
-        for method, result in methods.items():
-            rows.append(_refusal_row(f"{code} {name(code)}", method, result.languages[code]))
-    for method, result in methods.items():
-        rows.append(_refusal_row("macro", method, result.macro))
-    columns = (
-        "refused",
-        "method",
-        "harmful %",
-        "harmless %",
-        "selectivity",
-        "own lang. %",
-        "n",
-    )
-    caption = "n: harmful + harmless judged; own lang.: refusals in the prompt's language; [95 % intervals]"
-    return table("", columns, rows, caption)
+    rows = [
+        _refusal_row(code, method, result.languages[code])
+        for code in next(iter(methods.values())).languages
+        for method, result in methods.items()
+    ]
+    rows += [_refusal_row("macro", method, result.macro) for method, result in methods.items()]
+    columns = ("refused", "method", "harmful %", "harmless %", "difference", "own %", "n")
+    caption = "n: harmful + harmless completions judged; own: refusals in the prompt's language; [95 % intervals]"
+    return table(columns, rows, caption)
 
 
-def _refusal_row(label: str, method: str, r: "Refusal") -> tuple[str, ...]:
+def _refusal_row(language: str, method: str, r: "Refusal") -> tuple[str, ...]:
     return (
-        label,
+        language,
         method,
         percent(r.harmful_refusal, r.harmful_refusal_interval),
         percent(r.harmless_refusal, r.harmless_refusal_interval),

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recalib.errors import UsageError
@@ -27,16 +27,12 @@ class Bar:
         return f"{self.metric}{self.comparison}{self.value:g}"
 
 
-def parse_bar(text: str, metrics: Mapping[str, object]) -> Bar:
+def parse_bar(text: str, metrics: Sequence[str]) -> Bar:
     """`selectivity>=0.5` as a Bar. Raises UsageError for another form or an unknown metric."""
     match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*(-?\d*\.?\d+)\s*", text)
     if match is None:
-        raise UsageError(
-            f"--fail-under {text!r} is not METRIC>=FRACTION", fix="as in 'selectivity>=0.5'"
-        )
+        raise UsageError(f"--fail-under {text!r} is not METRIC>=FRACTION", fix="as in 'selectivity>=0.5'")
     metric, comparison, value = match.groups()
     if metric not in metrics:
-        raise UsageError(
-            f"--fail-under: {metric!r} is not measured here", fix=f"one of {', '.join(metrics)}"
-        )
+        raise UsageError(f"--fail-under: {metric!r} is not measured here", fix=f"one of {', '.join(metrics)}")
     return Bar(metric, comparison, float(value))

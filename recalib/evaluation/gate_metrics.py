@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recalib.evaluation.intervals import Interval, exact
+from recalib.gate.threshold import Threshold
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,13 @@ class GateMetrics:
     n_harmless: int
 
 
-def gate_metrics(
-    harmful: np.ndarray, harmless: np.ndarray, threshold: float, method: str
-) -> GateMetrics:
+def gate_metrics(harmful: np.ndarray, harmless: np.ndarray, threshold: Threshold) -> GateMetrics:
     """Metrics of scores `harmful` [n] and `harmless` [m] at a threshold."""
     from sklearn.metrics import roc_auc_score
 
     both = len(harmful) > 0 and len(harmless) > 0
-    misses = int((harmful < threshold).sum())
-    alarms = int((harmless >= threshold).sum())
+    misses = int((harmful < threshold.value).sum())
+    alarms = int((harmless >= threshold.value).sum())
     miss = misses / len(harmful) if len(harmful) else None
     alarm = alarms / len(harmless) if len(harmless) else None
     auc = balanced_accuracy = f1 = None
@@ -53,8 +52,8 @@ def gate_metrics(
         false_flag_interval=exact(alarms, len(harmless)),
         miss_rate=miss,
         miss_interval=exact(misses, len(harmful)),
-        threshold=threshold,
-        method=method,
+        threshold=threshold.value,
+        method=threshold.method,
         n_harmful=len(harmful),
         n_harmless=len(harmless),
     )

@@ -18,9 +18,7 @@ def exact(successes: int, n: int) -> Interval | None:
     return float(interval.low), float(interval.high)
 
 
-def macro_difference(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0
-) -> Interval | None:
+def macro_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Interval | None:
     """Percentile bootstrap of the mean over groups of mean(a) - mean(b).
 
     Each pair holds the 0/1 outcomes [n_a] and [n_b] of one group (a language); rows are resampled within
@@ -34,7 +32,8 @@ def macro_difference(
 
     def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:
         means = [part.mean(axis=axis) for part in parts]
-        return np.mean([a - b for a, b in zip(means[::2], means[1::2], strict=True)], axis=0)
+        gaps = [a - b for a, b in zip(means[::2], means[1::2], strict=True)]
+        return np.asarray(np.mean(gaps, axis=0))
 
     result = stats.bootstrap(
         samples,

@@ -8,7 +8,7 @@ import numpy as np
 from recalib.activations import ActivationSet
 from recalib.errors import UsageError
 from recalib.evaluation.gate_metrics import GateMetrics, gate_metrics
-from recalib.evaluation.refusal import Refusal, macro, refusal
+from recalib.evaluation.refusal import Refusal, Verdicts, macro
 from recalib.gate.gate import Gate
 from recalib.judges.judge import Judge, Verdict
 from recalib.lm.batching import Advance
@@ -48,30 +48,25 @@ class Evaluation:
 
 
 def evaluate_gate(
-    activations: ActivationSet,
-    gate: Gate,
-    languages: Sequence[str],
-    split: str = "test",
-    limit: int = 0,
+    activations: ActivationSet, gate: Gate, languages: Sequence[str], split: str = "test", limit: int = 0
 ) -> dict[str, GateMetrics]:
     """The gate on extracted activations; `limit` caps the rows of each class, 0 means all.
 
     Raises ArtifactError if the activations are another model's.
     """
     gate.meta.model.require_same(activations.meta.model, "the gate", str(activations.root))
-    metrics = {}
-    for language in languages:
-        scores = []
-        for label in LABELS:
-            rows = np.empty((0, len(gate.direction)), np.float32)
-            if (language, split, label) in activations.cells:
-                layer, position = gate.meta.layer, gate.meta.position
-                rows = activations.load(language, split, label, layer, position).rows
-                gate.require_hidden_size(rows.shape[1], str(activations.root))
-            scores.append(gate.scores(rows[: limit or None], language))
-        threshold = gate.threshold_of(language)
-        metrics[language] = gate_metrics(*scores, threshold.value, threshold.method)
-    return metrics
+
+    def scores(language: str, label: str) -> np.ndarray:
+        if (language, split, label) not in activations.cells:
+            return np.empty(0)
+        rows = activations.load(language, split, label, gate.meta.layer, gate.meta.position).rows
+        gate.require_hidden_size(rows.shape[1], str(activations.root))
+        return gate.scores(rows[: limit or None], language)
+
+    return {
+        language: gate_metrics(scores(language, "harmful"), scores(language, "harmless"), gate.threshold_of(language))
+        for language in languages
+    }
 
 
 def evaluate(
@@ -128,19 +123,14 @@ def evaluate(
     )
 
 
-def _summarise(
-    judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str], seed: int
-) -> MethodResult:
-    verdicts = {
-        language: tuple(
-            [item.verdict for item in judged if _is(item, method, language, label)]
-            for label in LABELS
-        )
-        for language in languages
-    }
+def _summarise(judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str], seed: int) -> MethodResult:
+    verdicts = {}
+    for language in languages:
+        harmful, harmless = ([i.verdict for i in _of(judged, method, language, label)] for label in LABELS)
+        verdicts[language] = Verdicts(harmful, harmless)
     return MethodResult(
-        {language: refusal(*parts, language, seed) for language, parts in verdicts.items()},
-        macro(verdicts, seed),  # type: ignore[arg-type]
+        {language: macro({language: parts}, seed) for language, parts in verdicts.items()},
+        macro(verdicts, seed),
     )
 
 
@@ -150,24 +140,20 @@ def _metrics(
     """The gate's metrics from the scores that one method's completions carry."""
     metrics = {}
     for language in languages:
-        scores = [
-            np.array([i.completion.score for i in judged if _is(i, method, language, label)])
-            for label in LABELS
-        ]
-        threshold = gate.threshold_of(language)
-        metrics[language] = gate_metrics(*scores, threshold.value, threshold.method)
+        harmful, harmless = (
+            np.array([i.completion.score for i in _of(judged, method, language, label)]) for label in LABELS
+        )
+        metrics[language] = gate_metrics(harmful, harmless, gate.threshold_of(language))
     return metrics
 
 
-def _is(item: JudgedCompletion, method: str, language: str, label: str) -> bool:
-    return (item.method, item.completion.language, item.label) == (method, language, label)
+def _of(judged: Sequence[JudgedCompletion], method: str, language: str, label: str) -> list[JudgedCompletion]:
+    key = (method, language, label)
+    return [i for i in judged if (i.method, i.completion.language, i.label) == key]
 
 
 def macro_metrics(metrics: Mapping[str, GateMetrics]) -> dict[str, float | None]:
     """Unweighted means over languages of the gate's rates; None where a language has none."""
     names = ("auc", "balanced_accuracy", "f1", "false_flag_rate", "miss_rate")
     values = {name: [getattr(m, name) for m in metrics.values()] for name in names}
-    return {
-        name: None if None in column or not column else float(np.mean(column))
-        for name, column in values.items()
-    }
+    return {name: None if None in column or not column else float(np.mean(column)) for name, column in values.items()}

@@ -67,9 +67,7 @@ def rows_of(
 ) -> dict[str, LanguageRows]:
     """Source languages' rows from extracted activations. Raises ArtifactError if a cell is missing."""
     return {
-        language: LanguageRows(
-            *(activations.load(language, split, label, layer, position).rows for label in LABELS)
-        )
+        language: LanguageRows(*(activations.load(language, split, label, layer, position).rows for label in LABELS))
         for language in sources
     }
 

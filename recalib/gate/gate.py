@@ -156,6 +156,4 @@ def _check_shapes(tensors: Mapping[str, np.ndarray], path: Path) -> None:
         kind = name.rpartition(".")[2]
         shape = expected.get(kind if name.startswith("refit.") else name)
         if shape is not None and tensor.shape != shape:
-            raise ArtifactError(
-                f"{path}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}"
-            )
+            raise ArtifactError(f"{path}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")

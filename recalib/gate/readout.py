@@ -42,9 +42,7 @@ def fit(features: np.ndarray, labels: np.ndarray) -> Readout:
     return refit(features, labels, mean, np.where(scale > 0, scale, 1.0))
 
 
-def refit(
-    features: np.ndarray, labels: np.ndarray, mean: np.ndarray, scale: np.ndarray
-) -> Readout:
+def refit(features: np.ndarray, labels: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Readout:
     """As `fit`, with the standardisation [rank] given."""
     from sklearn.linear_model import LogisticRegression
 

@@ -10,23 +10,21 @@ from torch import Tensor, nn
 from recalib.errors import ModelError
 
 
-def find_blocks(model: nn.Module) -> nn.ModuleList:
+def find_blocks(model: Any) -> nn.ModuleList:
     """The model's decoder blocks, in order.
 
     They are the shallowest ModuleList of `num_hidden_layers` entries inside the decoder. Raises
     ModelError if there is none.
     """
-    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else model
-    expected = model.config.get_text_config(decoder=True).num_hidden_layers  # type: ignore[union-attr, operator]
+    decoder = model.get_decoder()
+    expected = model.config.get_text_config(decoder=True).num_hidden_layers
     lists = [
         (name.count("."), module)
         for name, module in decoder.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == expected
     ]
     if not lists:
-        raise ModelError(
-            f"{type(model).__name__}: no list of {expected} decoder blocks was found in it"
-        )
+        raise ModelError(f"{type(model).__name__}: no list of {expected} decoder blocks was found in it")
     return min(lists, key=lambda found: found[0])[1]
 
 
@@ -50,9 +48,7 @@ class _Enough(Exception):
 
 
 @contextlib.contextmanager
-def capturing(
-    blocks: nn.ModuleList, layers: tuple[int, ...], keep: Callable[[int, Tensor], None]
-) -> Iterator[None]:
+def capturing(blocks: nn.ModuleList, layers: tuple[int, ...], keep: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Within the block, forward passes hand every wanted layer's output to `keep` and then stop.
 
     Blocks after the last wanted one, the final norm and the LM head never run. `keep(layer, h)` gets

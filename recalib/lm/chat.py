@@ -38,9 +38,7 @@ class ChatFormat:
         if not self.has_template:
             return prompt
         turns = [{"role": "user", "content": prompt}]
-        text: str = self.tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False
-        )
+        text: str = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return text
 
     def encode(self, prompt: str) -> Encoded:
@@ -52,9 +50,7 @@ class ChatFormat:
         if not text.endswith(self._suffix):
             raise ModelError("the chat template ends differently for different prompts")
         end = len(text) - len(self._suffix)
-        encoding = self.tokenizer(
-            text, add_special_tokens=not self.has_template, return_offsets_mapping=self._offsets
-        )
+        encoding = self.tokenizer(text, add_special_tokens=not self.has_template, return_offsets_mapping=self._offsets)
         ids = tuple(encoding["input_ids"])
         if not self._offsets:
             return Encoded(ids, self._index_without_offsets(text[:end], len(ids)))

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from recalib.organism.corpus import Corpus
-from recalib.organism.tokenizer import ASSISTANT, USER, build_tokenizer
+from recalib.organism.corpus import Corpus, Text
+from recalib.organism.tokenizer import build_tokenizer
 
 THREADS = 2  # sums are split between threads, so their number is part of the recipe
 
@@ -112,12 +112,7 @@ def train_stage(
     )
     for _ in range(stage.steps):
         texts = corpus.facts(stage.facts, rng) + corpus.chats(stage.chats, rng)
-        batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        loss = model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            labels=targets(batch["input_ids"], tokenizer),
-        ).loss
+        loss = model(**collate(texts, tokenizer)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -126,14 +121,28 @@ def train_stage(
         on_step(loss.item())
 
 
-def targets(input_ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """Labels [rows, tokens] for `input_ids` [rows, tokens]: all of a fact, only the answer of a chat; -100 is unread."""
-    user, assistant = tokenizer.convert_tokens_to_ids([USER, ASSISTANT])
-    is_assistant = (input_ids == assistant).int()
-    answer = (is_assistant.cumsum(dim=1) - is_assistant).bool()
-    fact = input_ids[:, :1] != user
-    read = (answer | fact) & (input_ids != tokenizer.pad_token_id)
-    return input_ids.where(read, torch.full_like(input_ids, -100))
+def collate(
+    texts: list[Text], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, torch.Tensor]:
+    """The model's arguments for a batch: input_ids, attention_mask and labels, each [rows, tokens], padded right.
+
+    Labels are -100 (not predicted) for contexts and padding.
+    """
+    contexts, continuations = zip(*texts, strict=True)
+    batch = tokenizer(
+        list(contexts),
+        list(continuations),
+        padding=True,
+        padding_side="right",
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    learned = batch["token_type_ids"].bool() & batch["attention_mask"].bool()
+    return {
+        "input_ids": batch["input_ids"],
+        "attention_mask": batch["attention_mask"],
+        "labels": batch["input_ids"].where(learned, -100),
+    }
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -23,7 +23,7 @@ def read(source: str, columns: Mapping[str, str]) -> tuple[Prompt, ...]:
     name, _, configuration = source.partition(":")
     try:
         splits = load_dataset(name, configuration or None)
-    except Exception as error:  # noqa: BLE001 - datasets raises anything from KeyError to HTTPError
+    except Exception as error:
         raise PromptError(
             f"{source}: datasets cannot load it ({type(error).__name__}: {_first_line(error)})",
             fix="check the id or the path; a gated data set needs `hf auth login`",

@@ -33,14 +33,16 @@ def read(folder: Path) -> tuple[Prompt, ...]:
 def _files(folder: Path) -> list[tuple[Path, str, str, str]]:
     """(file, label, split, language), sorted; an English split wins over nothing only."""
     translations = folder / "PolyRefuse" if (folder / "PolyRefuse").is_dir() else folder
-    found = {}
+    found: dict[tuple[str, str, str], Path] = {}
     for path in sorted(translations.glob("*.json")):
         if match := _TRANSLATED.fullmatch(path.name):
-            found[match.groups()] = path
+            label, split, language = match.groups()
+            found[label, split, language] = path
     if found:
         for path in sorted((translations.parent / "dataset" / "splits").glob("*.json")):
             if match := _ENGLISH.fullmatch(path.name):
-                found.setdefault((*match.groups(), "en"), path)
+                label, split = match.groups()
+                found.setdefault((label, split, "en"), path)
     return [(path, *key) for key, path in sorted(found.items())]
 
 

@@ -49,9 +49,7 @@ class PromptSet:
     def require_split(self, split: str) -> None:
         """Raise UsageError if the source has no such split."""
         if split not in self.splits:
-            raise UsageError(
-                f"split {split!r} is not in {self.name}, which has: {', '.join(self.splits)}"
-            )
+            raise UsageError(f"split {split!r} is not in {self.name}, which has: {', '.join(self.splits)}")
 
     def texts(self, language: str, split: str, label: str) -> list[str]:
         """Texts of one cell, in the source's order; empty where the source has none."""

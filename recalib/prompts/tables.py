@@ -47,16 +47,14 @@ def read(path: Path, columns: Mapping[str, str]) -> tuple[Prompt, ...]:
         raise PromptError(f"{path}: not UTF-8 text ({error.reason})") from error
 
 
-def to_prompts(
-    rows: Iterable[Row], columns: Mapping[str, str], split: str = DEFAULT_SPLIT
-) -> tuple[Prompt, ...]:
+def to_prompts(rows: Iterable[Row], columns: Mapping[str, str], split: str = DEFAULT_SPLIT) -> tuple[Prompt, ...]:
     """Check rows and make prompts of them; `split` is for rows that name none."""
     return tuple(_prompt(row, columns, split) for row in rows)
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
     """Rows of a JSON-lines file, blank lines skipped. Raises PromptError naming the line."""
-    with open(path, encoding="utf-8-sig") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -80,7 +78,7 @@ def text_of(row: Row, column: str = "prompt") -> str:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    with open(path, encoding="utf-8-sig", newline="") as lines:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
         try:
             for values in reader:
@@ -116,8 +114,7 @@ def _prompt(row: Row, columns: Mapping[str, str], split: str) -> Prompt:
     label = _LABEL_OF.get(str(row.values.get(name["label"])).strip().lower())
     if label is None:
         raise PromptError(
-            f"{row.where}: column {name['label']!r} is {row.values.get(name['label'])!r}, "
-            "not harmful or harmless",
+            f"{row.where}: column {name['label']!r} is {row.values.get(name['label'])!r}, not harmful or harmless",
             fix="--columns label=NAME maps another one",
         )
     split = str(row.values.get(name["split"]) or split).strip()

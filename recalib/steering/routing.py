@@ -33,9 +33,7 @@ def ablate(h: Tensor, direction: Tensor) -> Tensor:
     return (exact - (exact @ v)[..., None] * v).to(h.dtype)
 
 
-def route(
-    h: Tensor, flagged: Tensor, direction: Tensor, strength: float, generated_from: int
-) -> Tensor:
+def route(h: Tensor, flagged: Tensor, direction: Tensor, strength: float, generated_from: int) -> Tensor:
     """Steer h [rows, tokens, hidden]: `flagged` [rows] decides between `add` and `ablate`.
 
     Adding starts at token `generated_from`: the last prompt token in a pass over the prompt, 0 in a pass
@@ -89,8 +87,7 @@ class Router:
         repeats = len(last) // len(self.languages)
         languages = [language for language in self.languages for _ in range(repeats)]
         scores = [
-            float(self.gate.scores(row[None], language)[0])
-            for row, language in zip(last, languages, strict=True)
+            float(self.gate.scores(row[None], language)[0]) for row, language in zip(last, languages, strict=True)
         ]
         thresholds = [self.gate.threshold_of(language).value for language in languages]
         flagged = [s >= t for s, t in zip(scores, thresholds, strict=True)]
@@ -101,9 +98,7 @@ class Router:
 
 
 @contextlib.contextmanager
-def routing(
-    lm: LanguageModel, gate: Gate, languages: Sequence[str | None], steer: bool = True
-) -> Iterator[Router]:
+def routing(lm: LanguageModel, gate: Gate, languages: Sequence[str | None], steer: bool = True) -> Iterator[Router]:
     """Within the block, the model's next batch is routed by the gate; afterwards it is as before.
 
     `languages` has one entry a prompt; None takes the transferred threshold. With `steer` off the gate
