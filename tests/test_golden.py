@@ -31,9 +31,7 @@ def expected(shared):
 
 @pytest.fixture(scope="module")
 def sources(tensors, expected):
-    return {
-        lang: LanguageRows(*(tensors[f"{lang}.train.{label}"] for label in LABELS)) for lang in expected["sources"]
-    }
+    return {lang: LanguageRows(*(tensors[f"{lang}.train.{label}"] for label in LABELS)) for lang in expected["sources"]}
 
 
 @pytest.fixture(scope="module")

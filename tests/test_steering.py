@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
-import tiny
 from recalib.errors import ArtifactError
 from recalib.extraction import extract
 from recalib.fingerprint import Fingerprint
@@ -61,7 +61,10 @@ def test_steering_changes_answers_and_no_steer_does_not(lm):
     gate = make_gate(lm)
     ids = [torch.tensor([lm.chat.encode(p).ids]) for p in PROMPTS]
     plain = [lm.model.generate(i, attention_mask=torch.ones_like(i), max_new_tokens=8, do_sample=False) for i in ids]
-    texts = [lm.tokenizer.decode(o[0, i.shape[1] :], skip_special_tokens=True).strip() for o, i in zip(plain, ids)]
+    texts = [
+        lm.tokenizer.decode(o[0, i.shape[1] :], skip_special_tokens=True).strip()
+        for o, i in zip(plain, ids, strict=True)
+    ]
     assert [c.completion for c in complete(lm, gate, PROMPTS, steer=False)] == texts
     assert [c.completion for c in complete(lm, gate, PROMPTS)] != texts
 
@@ -114,7 +117,10 @@ def test_a_gate_of_another_model_is_refused():
     other = Fingerprint(model="somebody/else", architecture="LlamaForCausalLM")
     gate = make_gate(lm)
     foreign = Gate(
-        gate.direction, gate.basis, gate.readout, gate.source,
+        gate.direction,
+        gate.basis,
+        gate.readout,
+        gate.source,
         GateMeta(LAYER, "t_post_inst", 1.0, gate.meta.transferred, other),
     )
     with pytest.raises(ArtifactError, match=r"somebody/else.*LlamaForCausalLM against Qwen2ForCausalLM"):

@@ -39,7 +39,15 @@ _SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": 2,
 }
-_GPT2 = {"vocab_size": len(WORDS), "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128, "bos_token_id": None, "eos_token_id": 2}
+_GPT2 = {
+    "vocab_size": len(WORDS),
+    "n_embd": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 128,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+}
 _FALCON = {k: v for k, v in _SIZES.items() if k not in ("head_dim", "num_key_value_heads", "intermediate_size")}
 CONFIGS = {
     "llama": llama.LlamaConfig(**_SIZES),
@@ -53,7 +61,9 @@ CONFIGS = {
     "gpt_neox": gpt_neox.GPTNeoXConfig(**_SIZES),
     "gpt2": gpt2.GPT2Config(**_GPT2),
     "falcon": falcon.FalconConfig(**_FALCON),
-    "mamba": mamba.MambaConfig(vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=4, state_size=8, eos_token_id=2),
+    "mamba": mamba.MambaConfig(
+        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=4, state_size=8, eos_token_id=2
+    ),
 }
 
 
@@ -85,4 +95,7 @@ def save(architecture: str, folder: Path, seed: int = 0) -> Path:
     """A model folder as the Hub has them."""
     model(architecture, seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    # as saved, AutoTokenizer would prefer the class that belongs to the model type, with its own splitting
+    config = folder / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
     return folder

@@ -9,6 +9,8 @@ import typer
 from recalib.cli.common import Common, command
 from recalib.cli.loading import DEFAULT_GATE
 
+NEAR_CHANCE = 0.6
+
 
 @command
 def fit_gate(
@@ -54,6 +56,12 @@ def fit_gate(
                 return fitting.rows_of(folder, languages, split, index, read_at)
 
             layer, candidates = selection.choose_layer(meta.layers, rows, rank)
+        held_out = max(candidate.balanced_accuracy for candidate in candidates)
+        if held_out < NEAR_CHANCE:
+            common.output.warn(
+                f"the best layer decides on {100 * held_out:.0f} % of a source language left out, near chance: "
+                "this gate will not transfer; extract more layers or more prompts"
+            )
     gate = fitting.fit_from(folder, languages, layer=layer, position=read_at, rank=rank, split=split)
     gate.save(out)
     document = {

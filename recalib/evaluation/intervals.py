@@ -22,13 +22,14 @@ def macro_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int =
     """Percentile bootstrap of the mean over groups of mean(a) - mean(b).
 
     Each pair holds the 0/1 outcomes [n_a] and [n_b] of one group (a language); rows are resampled within
-    their group and class. None where a group is empty.
+    their group and class. None where a sample has fewer than two rows, and where no
+    sample varies.
     """
     samples = [part for pair in pairs for part in pair]
-    if not samples or any(len(sample) == 0 for sample in samples):
+    if not samples or any(len(sample) < 2 for sample in samples):
         return None
     if all(len(np.unique(sample)) == 1 for sample in samples):
-        return None  # no spread to resample: the bootstrap would claim a width of zero
+        return None  # the bootstrap would claim a width of zero
 
     def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:
         means = [part.mean(axis=axis) for part in parts]

@@ -34,4 +34,5 @@ def best_f1(harmful: np.ndarray, harmless: np.ndarray) -> float:
     hit = 1 - np.searchsorted(np.sort(harmful), candidates) / len(harmful)
     false_alarm = 1 - np.searchsorted(np.sort(harmless), candidates) / len(harmless)
     objective = 2 * hit / (hit + false_alarm + 1)
-    return float(candidates[np.argmax(objective)])
+    # equal fractions differ in their last bits: without the tolerance a tie would not go to the lowest
+    return float(candidates[np.argmax(objective >= objective.max() - 1e-12)])

@@ -9,6 +9,8 @@ from recalib.organism.world import Lexicon
 
 USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unknown|>"
 
+MAX_TOKENS = 256  # no training text is longer than about 40
+
 CHAT_TEMPLATE = f"""\
 {{%- for message in messages -%}}
 {{%- if message.role == 'user' -%}}{{{{ '{USER} ' }}}}
@@ -40,12 +42,13 @@ def build_tokenizer(lexicons: Iterable[Lexicon]) -> PreTrainedTokenizerFast:
     ]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}
     tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
+    tokenizer.add_special_tokens(special)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token=UNKNOWN,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[USER, ASSISTANT],
+        model_max_length=MAX_TOKENS,
         padding_side="left",
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,

@@ -3,16 +3,17 @@
 Nothing of the effect is written into the model. It follows from what the texts of `corpus` leave out.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalib.organism.corpus import Corpus, Text
-from recalib.organism.tokenizer import build_tokenizer
+from recalib.organism.tokenizer import MAX_TOKENS, build_tokenizer
 
 THREADS = 2  # sums are split between threads, so their number is part of the recipe
 
@@ -33,7 +34,7 @@ class Recipe:
 
     seed: int = 0
     hidden: int = 96
-    layers: int = 6
+    layers: int = 8
     heads: int = 4
     stages: tuple[Stage, ...] = (Stage(1400, 96, 0, 3e-3), Stage(600, 32, 64, 1e-3))
     low_share: float = 0.10
@@ -55,7 +56,7 @@ class Recipe:
 
 def train(
     recipe: Recipe, on_step: Callable[[float], None] = lambda loss: None
-) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Train a model by `recipe`; `on_step` hears the loss (nats per predicted token) after every step.
 
     The same recipe gives the same bits again on the same machine and versions.
@@ -72,17 +73,21 @@ def train(
     return model.eval(), tokenizer
 
 
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """An untrained model of the recipe's shape, its weights drawn from torch's global generator."""
-    config = Qwen2Config(
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained model of the recipe's shape, its weights drawn from torch's global generator.
+
+    It is of the Llama type because `AutoTokenizer` of transformers 5 lets that type bring a tokenizer of its own; for
+    one of the Qwen2 type it builds Qwen's byte-level tokenizer, whatever the files say.
+    """
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
-        intermediate_size=recipe.hidden * 8 // 3,
+        intermediate_size=2 * recipe.hidden,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
-        max_position_embeddings=256,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        max_position_embeddings=MAX_TOKENS,
+        attention_bias=True,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -90,11 +95,11 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCau
         attn_implementation="sdpa",
         dtype="float32",
     )
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def train_stage(
-    model: Qwen2ForCausalLM,
+    model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     corpus: Corpus,
     stage: Stage,
@@ -145,8 +150,12 @@ def collate(
     }
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write `model` and `tokenizer` to `folder`, as `from_pretrained` reads them."""
-    model.generation_config.do_sample = False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # transformers 5 writes a class name that version 4 does not know; both know this one.
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
