@@ -14,7 +14,7 @@ DATA=$WORK/polyrefuse
 export RECALIB_GATE=$WORK/gate.safetensors
 
 mkdir -p "$WORK"
-[ -d "$DATA" ] || git clone --depth 1 https://github.com/mainlp/multilingual-refusal "$DATA"
+[ -d "$DATA" ] || git clone --depth 1 https://github.com/mainlp/Multilingual-Refusal "$DATA"
 
 recalib extract --model "$MODEL" --data "$DATA" --langs high --splits train --layers "$LAYER" --out "$WORK/activations"
 recalib fit-gate --activations "$WORK/activations" --layer "$LAYER" --out "$RECALIB_GATE"
