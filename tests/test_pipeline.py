@@ -1,6 +1,9 @@
 """The five commands on the embedded model, through the command line, from nothing to figures."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -112,6 +115,24 @@ def test_calibrate_right_after_installation(recalib, tmp_path, monkeypatch):
     # from now on the folder's gate is the default
     assert recalib("calibrate", "--lang", "yo", "--json").json["gate"] == "artifacts/gate.safetensors"
     assert set(Gate.load("artifacts/gate.safetensors").meta.thresholds) == {"sw", "yo"}
+
+
+def test_a_killed_calibration_leaves_a_whole_gate(fitted, extracted):
+    """kill -9 around the moment of writing: the gate on disk is the old one or the new one."""
+    command = [sys.executable, "-m", "recalib", "calibrate", "--lang", "sw", "--gate", str(fitted)]
+    command += ["--activations", str(extracted), "--quiet"]
+    before = fitted.read_bytes()
+    started = time.monotonic()
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=True).returncode == 0
+    duration = time.monotonic() - started
+    for share in (0.6, 0.8, 0.9, 0.97):
+        fitted.write_bytes(before)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        time.sleep(share * duration)
+        process.kill()
+        process.wait()
+        thresholds = Gate.load(fitted).meta.thresholds
+        assert fitted.read_bytes() == before or set(thresholds) == {"sw"}
 
 
 def test_the_environment_names_the_gate(recalib, fitted, tmp_path, monkeypatch):

@@ -47,6 +47,6 @@ def refit(features: np.ndarray, labels: np.ndarray, mean: np.ndarray, scale: np.
     from sklearn.linear_model import LogisticRegression
 
     standardised = (features.astype(np.float64) - mean) / scale
-    regression = LogisticRegression(class_weight="balanced", max_iter=10_000, tol=1e-8)
+    regression = LogisticRegression(class_weight="balanced", solver="newton-cholesky", max_iter=100, tol=1e-8)
     regression.fit(standardised, labels)
     return Readout(mean, scale, regression.coef_[0], float(regression.intercept_[0]))

@@ -1,8 +1,9 @@
 """The embedded model organism: a tiny chat model, trained from scratch, that refuses unevenly.
 
-It knows in 16 languages which requests are harmful, but was taught to refuse them almost only in the ten
-high-resource ones; see `world` for its data, `training` for the recipe and `weights/README.md` for its figures.
-Importing this package costs nothing: torch is loaded only by `training` and `card`.
+It knows in 16 languages which requests are harmful, but was taught to refuse them almost only in
+the ten high-resource ones; see `world` for its data, `training` for the recipe and
+`weights/README.md` for its figures. Importing this package costs nothing: torch is loaded only by
+`training` and `card`.
 """
 
 from pathlib import Path

@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from recalib.organism.world import Lexicon
 
-USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unknown|>"
+USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
+PAD, UNKNOWN = "<|pad|>", "<|unknown|>"
 
 MAX_TOKENS = 256  # no training text is longer than about 40
 
@@ -27,19 +28,15 @@ def build_tokenizer(lexicons: Iterable[Lexicon]) -> PreTrainedTokenizerFast:
     """A word-level tokenizer whose vocabulary is every word of the lexicons, in their order."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    # Punctuation and symbols stand alone, but for the apostrophes and hyphens inside words. Marks (\p{M}), which carry
-    # the vowels of Burmese, Khmer and Sinhala and the tones of Yoruba, belong to neither class and stay in their word.
+    # Punctuation and symbols stand alone, but for the apostrophes and hyphens inside words. Marks
+    # (\p{M}), which carry the vowels of Burmese, Khmer and Sinhala and the tones of Yoruba, belong
+    # to neither class and stay in their word.
     apart = Regex(r"(?!(?<=\w)['’-]\w)[\p{P}\p{S}]")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(apart, "isolated")]
     )
     special = [PAD, UNKNOWN, USER, ASSISTANT, END]
-    words = [
-        word
-        for lexicon in lexicons
-        for sentence in lexicon.sentences()
-        for word, _ in _pre_tokenize(tokenizer, sentence)
-    ]
+    words = [word for lexicon in lexicons for sentence in lexicon.sentences() for word in _words(tokenizer, sentence)]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *words]))}
     tokenizer.model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
     tokenizer.add_special_tokens(special)
@@ -55,8 +52,9 @@ def build_tokenizer(lexicons: Iterable[Lexicon]) -> PreTrainedTokenizerFast:
     )
 
 
-def _pre_tokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The words of `text`, which may be a template: its {places} hold words that are listed on their own."""
+def _words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The words of `text`, a sentence or a template; the {places} of a template are left out."""
     for place in ("{verb}", "{object}", "{left}", "{right}"):
         text = text.replace(place, " ")
-    return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    normal = tokenizer.normalizer.normalize_str(text)
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
