@@ -71,7 +71,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
     from rich.table import Table
     from rich.text import Text
 
-    result = Table(box=box.SIMPLE_HEAD, caption=Text(caption) if caption else None)
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=Text(caption) if caption else None)
     result.caption_justify = "left"
     for i, column in enumerate(columns):
         result.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")

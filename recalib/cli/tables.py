@@ -25,7 +25,7 @@ def gate_table(metrics: "Mapping[str, GateMetrics]") -> Any:
         )
         for code, m in metrics.items()
     ]
-    columns = ("gate", "AUC", "bal. acc. %", "missed %", "false flags %", "threshold", "n")
+    columns = ("language", "AUC", "bal. acc. %", "missed %", "false flags %", "threshold", "n")
     caption = "n: harmful + harmless prompts; [exact 95 % intervals]"
     if any(m.method == "transferred" for m in metrics.values()):
         caption += "; * not calibrated"
@@ -41,8 +41,11 @@ def refusal_table(evaluation: "Evaluation") -> Any:
         for method, result in methods.items()
     ]
     rows += [_refusal_row("macro", method, result.macro) for method, result in methods.items()]
-    columns = ("refused", "method", "harmful %", "harmless %", "difference", "own %", "n")
-    caption = "n: harmful + harmless completions judged; own: refusals in the prompt's language; [95 % intervals]"
+    columns = ("language", "method", "harmful %", "harmless %", "difference", "own %", "n")
+    caption = (
+        "refused of harmful and of harmless prompts; own: refusals in the prompt's language; "
+        "n: completions judged; [95 % intervals]"
+    )
     return table(columns, rows, caption)
 
 

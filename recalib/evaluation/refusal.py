@@ -82,4 +82,8 @@ def _mean(groups: Sequence[np.ndarray]) -> float | None:
 def _interval(groups: Sequence[np.ndarray], seed: int) -> Interval | None:
     if len(groups) == 1:
         return exact(int(groups[0].sum()), len(groups[0]))
-    return macro_difference([(group, np.zeros(len(group))) for group in groups], seed)
+    bootstrapped = macro_difference([(group, np.zeros(len(group))) for group in groups], seed)
+    if bootstrapped is not None or any(len(group) == 0 for group in groups):
+        return bootstrapped
+    # nothing varies, so there is nothing to resample: the exact interval of all rows together
+    return exact(int(sum(group.sum() for group in groups)), sum(map(len, groups)))
