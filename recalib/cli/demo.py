@@ -32,7 +32,7 @@ def demo(
     from recalib.calibration.calibrate import calibrate
     from recalib.cli.evaluate import measured
     from recalib.cli.loading import load_model
-    from recalib.evaluation.run import METHODS, evaluate
+    from recalib.evaluation.run import METHODS, Settings, evaluate
     from recalib.gate import fitting, selection
     from recalib.languages import HIGH, LOW
 
@@ -64,18 +64,9 @@ def demo(
 
         output.note("$ recalib eval --langs low --methods base,recalib")
         total = len(METHODS) * sum(len(data.texts(lang, "test", label)) for lang in LOW for label in prompts.LABELS)
+        settings = Settings(batch_size=64, seed=common.seed)
         with output.progress("evaluate", total) as advance:
-            result = evaluate(
-                lm,
-                gate,
-                data,
-                LOW,
-                METHODS,
-                judges.find("organism"),
-                batch_size=64,
-                seed=common.seed,
-                advance=advance,
-            )
+            result = evaluate(lm, gate, data, LOW, METHODS, judges.find("organism"), settings, advance)
     shown = measured(result, "organism")
     before, after = (result.methods[name].macro.selectivity or 0.0 for name in METHODS)
     output.result(

@@ -27,7 +27,7 @@ from recalib.evaluation.bars import Bar, parse_bar
 
 if TYPE_CHECKING:
     from recalib.cli.loading import GateFile
-    from recalib.evaluation.run import Evaluation
+    from recalib.evaluation.run import Evaluation, Settings
     from recalib.judges import Judge
     from recalib.lm.model import LanguageModel
     from recalib.prompts.prompt import PromptSet
@@ -84,7 +84,7 @@ def evaluate(
     """
     from recalib import judges
     from recalib.cli.loading import find_gate, load_model, load_prompts
-    from recalib.evaluation.run import METHODS
+    from recalib.evaluation.run import METHODS, Settings
 
     if activations is not None and data is not None:
         raise UsageError("--data and --activations exclude each other")
@@ -106,8 +106,8 @@ def evaluate(
         prompts.require_split(split)
         languages = prompts.select_languages(langs)
         lm = load_model(common, model_name, trust_remote_code)
-        sizes = (limit, batch_size, max_new_tokens)
-        measured = _on_prompts(common, found, lm, prompts, languages, names, judging, split, sizes)
+        settings = Settings(split, limit, batch_size, max_new_tokens, common.seed)
+        measured = _on_prompts(common, found, lm, prompts, languages, names, judging, settings)
     if out is not None:
         _write(out, measured)
         common.output.note(f"written to {out}")
@@ -134,30 +134,15 @@ def _on_prompts(
     languages: tuple[str, ...],
     methods: tuple[str, ...],
     judge: "Judge",
-    split: str,
-    sizes: tuple[int, int, int],
+    settings: "Settings",
 ) -> Measured:
     from recalib.evaluation.run import evaluate as run
     from recalib.prompts.prompt import LABELS
 
-    limit, batch_size, max_new_tokens = sizes
-    cells = [prompts.texts(lang, split, label) for lang in languages for label in LABELS]
-    total = len(methods) * sum(len(cell[: limit or None]) for cell in cells)
+    cells = [prompts.texts(lang, settings.split, label) for lang in languages for label in LABELS]
+    total = len(methods) * sum(len(cell[: settings.limit or None]) for cell in cells)
     with common.output.progress("evaluate", total) as advance:
-        result = run(
-            lm,
-            found.gate,
-            prompts,
-            languages,
-            methods,
-            judge,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            seed=common.seed,
-            advance=advance,
-        )
+        result = run(lm, found.gate, prompts, languages, methods, judge, settings, advance)
     return measured(result, judge.name)
 
 

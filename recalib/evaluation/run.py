@@ -69,6 +69,17 @@ def evaluate_gate(
     }
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What is measured and how: `limit` caps the prompts of each language and class, 0 means all."""
+
+    split: str = "test"
+    limit: int = 0
+    batch_size: int = BATCH_SIZE
+    max_new_tokens: int = MAX_NEW_TOKENS
+    seed: int = 0
+
+
 def evaluate(
     lm: LanguageModel,
     gate: Gate,
@@ -76,24 +87,18 @@ def evaluate(
     languages: Sequence[str],
     methods: Sequence[str],
     judge: Judge,
-    *,
-    split: str = "test",
-    limit: int = 0,
-    batch_size: int = BATCH_SIZE,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    seed: int = 0,
+    settings: Settings,
     advance: Advance = lambda n: None,
 ) -> Evaluation:
     """Complete a split's prompts with every method, judge them, and summarise.
 
-    `limit` caps the prompts of each language and class, 0 means all. Raises UsageError for an unknown
-    method, ArtifactError if the gate was made with another model.
+    Raises UsageError for an unknown method, ArtifactError if the gate was made with another model.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise UsageError(f"--methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
     cells = {
-        (language, label): prompts.texts(language, split, label)[: limit or None]
+        (language, label): prompts.texts(language, settings.split, label)[: settings.limit or None]
         for language in languages
         for label in LABELS
     }
@@ -107,8 +112,8 @@ def evaluate(
                 gate,
                 requests,
                 steer=method == "recalib",
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
+                batch_size=settings.batch_size,
+                max_new_tokens=settings.max_new_tokens,
             ):
                 done += batch
                 advance(len(batch))
@@ -117,7 +122,7 @@ def evaluate(
                 for completion, verdict in zip(done, judge.judge(done), strict=True)
             ]
     return Evaluation(
-        methods={method: _summarise(judged, method, languages, seed) for method in methods},
+        methods={method: _summarise(judged, method, languages, settings.seed) for method in methods},
         gate_metrics=_metrics(judged, gate, languages, methods[0]),
         completions=tuple(judged),
     )

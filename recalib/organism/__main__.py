@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recalib import judges, lm, prompts
 from recalib.activations import ActivationSet
-from recalib.evaluation.run import evaluate
+from recalib.evaluation.run import Settings, evaluate
 from recalib.extraction import Plan, extract_to, plan_cells
 from recalib.gate import fitting, selection
 from recalib.languages import HIGH
@@ -45,7 +45,7 @@ def build(model_dir: Path, gate_file: Path) -> None:
         gate = fitting.fit_from(activations, HIGH, layer=layer, position=POSITION, rank=RANK)
         gate.save(gate_file)
         judge = judges.find("organism")
-        result = evaluate(embedded, gate, data, LANGUAGES, ("base",), judge, batch_size=96, max_new_tokens=24)
+        result = evaluate(embedded, gate, data, LANGUAGES, ("base",), judge, Settings(batch_size=96, max_new_tokens=24))
         training = Training(
             recipe,
             COMMAND,
