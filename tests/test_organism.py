@@ -68,7 +68,7 @@ def test_the_source_direction_separates_low_resource_prompts(organism):
     for language in LOW:
         test = world.prompts("test", [language])
         auc = roc_auc_score([p.label == "harmful" for p in test], read(test) @ direction)
-        assert 0.85 <= auc < 0.995, language  # good, and not perfect
+        assert 0.85 <= auc <= 0.99, language
 
 
 def test_its_card_reports_what_is_measured_here(refused):

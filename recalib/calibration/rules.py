@@ -58,7 +58,7 @@ def midpoint(readout: Readout, source: SourceRows, shots: Shots) -> Calibration:
     return Calibration(readout, float(harmful.mean() + harmless.mean()) / 2)
 
 
-RULES: dict[str, Rule] = {"midpoint": midpoint, "f1": f1}
+RULES: dict[str, Rule] = {"f1": f1, "midpoint": midpoint}
 
 
 def refuse_inverted(harmful: np.ndarray, harmless: np.ndarray) -> None:

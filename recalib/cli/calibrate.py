@@ -27,9 +27,7 @@ def calibrate(
     columns: Columns = "",
     activations: Activations = None,
     split: Annotated[str, typer.Option(help="Split that the shots come from.")] = "train",
-    method: Annotated[
-        str, typer.Option(help="Threshold rule: midpoint, or f1 (the paper's, with refit).")
-    ] = "midpoint",
+    method: Annotated[str, typer.Option(help="Threshold rule: f1 (the paper's, with refit) or midpoint.")] = "f1",
     out: Annotated[
         Path | None,
         typer.Option(

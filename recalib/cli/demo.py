@@ -59,7 +59,7 @@ def demo(
         output.note(f"$ recalib calibrate --lang low --shots {SHOTS}")
         with output.progress("run shots", 2 * SHOTS * len(LOW)) as advance:
             drawn = shot_source.from_prompts(lm, gate, data, LOW, SHOTS, seed=common.seed, advance=advance)
-        gate = calibrate(gate, drawn, "midpoint", common.seed, data.name)
+        gate = calibrate(gate, drawn, "f1", common.seed, data.name)
         gate.save(folder / "gate.safetensors")
 
         output.note("$ recalib eval --langs low --methods base,recalib")
