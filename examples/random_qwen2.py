@@ -1,6 +1,6 @@
 """Build a Qwen2-type model with random weights on a real tokenizer, for trying the pipeline out.
 
-    python examples/random_qwen2.py --tokenizer Qwen/Qwen2.5-7B-Instruct --out /tmp/random-qwen2
+    python examples/random_qwen2.py --tokenizer Qwen/Qwen2.5-7B-Instruct --out random-qwen2
 
 The model answers nonsense, but everything around it is real: vocabulary, chat template, file layout. It is
 what the tests run the command line on.

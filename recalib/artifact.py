@@ -148,12 +148,12 @@ def _names(file: Any) -> list[str]:
 
 def _document(file: Any, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads((file.metadata() or {})[KEY])
-        if isinstance(document["schema"], str):
-            return dict(document)
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise ArtifactError(f"{path}: a safetensors file, but not an artifact of recalib's")
+        document = json.loads((file.metadata() or {}).get(KEY, "null"))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), str):
+        raise ArtifactError(f"{path}: a safetensors file, but not an artifact of recalib's")
+    return document
 
 
 def _metadata(file: Any, path: Path, schema: str, kind: type[M]) -> M:

@@ -1,7 +1,8 @@
 """recalib calibrate: a few examples of a language to its threshold."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,11 @@ from recalib.cli.common import (
     TrustRemoteCode,
     command,
 )
+from recalib.cli.output import Output, percent, table
+from recalib.languages import name
+
+if TYPE_CHECKING:
+    from recalib.gate.gate import Gate
 
 
 @command
@@ -48,9 +54,7 @@ def calibrate(
     from recalib.calibration.calibrate import calibrate as apply
     from recalib.calibration.rules import RULES
     from recalib.cli.loading import DEFAULT_GATE, find_gate, load_model, load_prompts
-    from recalib.cli.output import percent, table
     from recalib.errors import UsageError
-    from recalib.languages import name
 
     if method not in RULES:
         raise UsageError(f"--method {method!r} is not one of {', '.join(RULES)}")
@@ -84,7 +88,13 @@ def calibrate(
             )
     calibrated = apply(found.gate, drawn, method, common.seed, source)
     calibrated.save(target)
-    thresholds = {code: calibrated.meta.thresholds[code] for code in languages}
+    summary = f"{method}, seed {common.seed}"
+    _show(common.output, calibrated, target, languages, shots, f"{source} ({summary})")
+    common.output.note(f"next: recalib eval --gate {target} --langs {lang}")
+
+
+def _show(output: Output, gate: "Gate", target: Path, languages: Sequence[str], shots: int, source: str) -> None:
+    thresholds = {code: gate.meta.thresholds[code] for code in languages}
     document = {
         "gate": str(target),
         "languages": {
@@ -101,14 +111,11 @@ def calibrate(
         (f"{code} {name(code)}", f"{t.value:.2f}", percent(t.balanced_accuracy_on_shots))
         for code, t in thresholds.items()
     ]
-    common.output.result(
+    output.result(
         document,
-        f"thresholds from {shots} harmful + {shots} harmless shots of {source} ({method}, seed {common.seed}):",
+        f"thresholds from {shots} harmful + {shots} harmless shots of {source}:",
         table(
-            ("language", "threshold", "correct on shots %"),
-            rows,
-            f"without shots: {calibrated.meta.transferred.value:.2f}",
+            ("language", "threshold", "correct on shots %"), rows, f"without shots: {gate.meta.transferred.value:.2f}"
         ),
         f"{target}: written; {2 * shots} shots say little about errors to come, recalib eval does",
     )
-    common.output.note(f"next: recalib eval --gate {target} --langs {lang}")

@@ -84,16 +84,14 @@ def evaluate(
     """
     from recalib import judges
     from recalib.cli.loading import find_gate, load_model, load_prompts
-    from recalib.evaluation.run import METHODS, Settings
+    from recalib.evaluation.run import Settings, require_methods
 
     if activations is not None and data is not None:
         raise UsageError("--data and --activations exclude each other")
     rates = REFUSAL_RATES if activations is None else GATE_RATES
     bars = [parse_bar(text, rates) for text in fail_under or ()]
     names = tuple(part.strip() for part in methods.split(","))
-    for name in names:
-        if name not in METHODS:
-            raise UsageError(f"--methods: {name!r} is not one of {', '.join(METHODS)}")
+    require_methods(names)
     found = find_gate(gate)
     if activations is not None:
         measured = _on_activations(found, activations, langs, split, limit)

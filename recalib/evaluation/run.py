@@ -69,6 +69,13 @@ def evaluate_gate(
     }
 
 
+def require_methods(methods: Sequence[str]) -> None:
+    """Raise UsageError for a method that there is not."""
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise UsageError(f"--methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What is measured and how: `limit` caps the prompts of each language and class, 0 means all."""
@@ -94,9 +101,7 @@ def evaluate(
 
     Raises UsageError for an unknown method, ArtifactError if the gate was made with another model.
     """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise UsageError(f"--methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+    require_methods(methods)
     cells = {
         (language, label): prompts.texts(language, settings.split, label)[: settings.limit or None]
         for language in languages

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from recalib.languages import LOW
 from recalib.organism.tokenizer import ASSISTANT, END, USER
 from recalib.organism.world import (
     HARMFUL_KINDS,
     LANGUAGES,
-    LOW_RESOURCE,
     QUOTAS,
     Lexicon,
     Pair,
@@ -144,7 +144,7 @@ class Corpus:
 
 def _shares(low: float) -> np.ndarray:
     """The chance of each language [languages], `low` in all for the low-resource ones."""
-    is_low = np.isin(LANGUAGES, LOW_RESOURCE)
+    is_low = np.isin(LANGUAGES, LOW)
     shares: np.ndarray = np.where(is_low, low / is_low.sum(), (1 - low) / (~is_low).sum())
     return shares
 

@@ -16,12 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
+from recalib.languages import HIGH, LOW
+
 Split = Literal["train", "val", "test"]
 Label = Literal["harmful", "harmless"]
 
-HIGH_RESOURCE = ("en", "de", "fr", "es", "it", "nl", "pl", "ru", "zh", "ja")
-LOW_RESOURCE = ("sw", "am", "my", "km", "si", "yo")
-LANGUAGES = HIGH_RESOURCE + LOW_RESOURCE
+LANGUAGES = HIGH + LOW
 
 LEXICON_DIR = Path(__file__).parent / "lexicon"
 
