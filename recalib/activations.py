@@ -1,8 +1,8 @@
 """Extracted activations: one file a cell (language, split, label), below one folder.
 
-`ROOT/{language}/{split}/{label}.safetensors` holds `activations` [prompts, layers, positions, hidden],
-float32, and `prompt_ids` [prompts], int64 (see `prompts.prompt_id`). Files of other tools may lack the
-ids and most of the metadata.
+`ROOT/{language}/{split}/{label}.safetensors` (label harmful, harmless or unlabeled) holds `activations`
+[prompts, layers, positions, hidden], float32, and `prompt_ids` [prompts], int64 (see
+`prompts.prompt_id`). Files of other tools may lack the ids and most of the metadata.
 """
 
 import re
@@ -17,7 +17,7 @@ from recalib import artifact, languages
 from recalib.artifact import Origin
 from recalib.errors import ArtifactError, UsageError
 from recalib.fingerprint import Fingerprint
-from recalib.prompts.prompt import LABELS
+from recalib.prompts.prompt import KINDS
 
 SCHEMA = "recalib.activations/1"
 
@@ -63,7 +63,7 @@ class ActivationSet:
     def cells(self) -> tuple[tuple[str, str, str], ...]:
         """All (language, split, label) present, sorted."""
         found = sorted(self.root.glob("*/*/*.safetensors"))
-        cells = tuple((p.parts[-3], p.parts[-2], p.stem) for p in found if p.stem in LABELS)
+        cells = tuple((p.parts[-3], p.parts[-2], p.stem) for p in found if p.stem in KINDS)
         if not cells:
             raise ArtifactError(
                 f"{self.root}: holds no activations",

@@ -43,6 +43,12 @@ class CalibrationError(RecalibError):
     """The shots cannot carry a threshold."""
 
 
+class NoSeparationError(CalibrationError):
+    """Unlabelled rows do not show two classes, so no threshold can be read off them."""
+
+    exit_code = 3
+
+
 class BarNotMet(RecalibError):
     """A bar that the caller stated was not met."""
 

@@ -17,7 +17,7 @@ from recalib.lm.batching import Advance, batches
 from recalib.lm.blocks import capturing
 from recalib.lm.chat import Encoded
 from recalib.lm.model import LanguageModel
-from recalib.prompts.prompt import LABELS, PromptSet, prompt_id, prompts_hash
+from recalib.prompts.prompt import KINDS, LABELS, PromptSet, prompt_id, prompts_hash
 
 BATCH_TOKENS = 8192
 
@@ -48,10 +48,10 @@ class Plan:
 def plan_cells(
     prompts: PromptSet, languages: Sequence[str], splits: Sequence[str]
 ) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]:
-    """Cells that have prompts, and the names of those that have none."""
-    wanted = [(lang, split, label) for lang in languages for split in splits for label in LABELS]
+    """Cells that have prompts, and the names of those that have none; nobody misses unlabeled ones."""
+    wanted = [(lang, split, label) for lang in languages for split in splits for label in KINDS]
     cells = tuple(cell for cell in wanted if prompts.texts(*cell))
-    return cells, tuple("/".join(cell) for cell in wanted if cell not in cells)
+    return cells, tuple("/".join(cell) for cell in wanted if cell not in cells and cell[2] in LABELS)
 
 
 def extract(

@@ -65,3 +65,13 @@ def select(spec: str, available: Collection[str], where: str) -> tuple[str, ...]
     if not chosen:
         raise UsageError(f"{spec!r} selects no language of {where}, which has: {', '.join(sorted(available))}")
     return tuple(chosen)
+
+
+def select_any(spec: str) -> tuple[str, ...]:
+    """As `select`, where any code will do: nothing says which languages there are. `all` is no language."""
+    codes = [part.strip().lower() for part in spec.split(",") if part.strip()]
+    named = [code for code in codes if code not in TIERS]
+    for code in named:
+        if code == "all" or not code.replace("-", "").isalnum():
+            raise UsageError(f"{code!r} is not a language code", fix="name the languages, as in sw,yo")
+    return select(spec, tuple(dict.fromkeys((*NAMES, *named))), "the known languages")

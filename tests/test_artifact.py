@@ -118,7 +118,9 @@ def test_bfloat16_of_other_tools_is_read_as_float32(tmp_path):
 def test_a_gate_survives_the_disk(tmp_path):
     gate = a_gate(model=Fingerprint(model="m", hidden_size=8), sources=("en", "de"))
     refit = replace(gate.readout, weight=gate.readout.weight * 2, bias=1.5)
-    gate = gate.with_threshold("sw", refit, Threshold(1.0, "f1", 4, seed=7, harmful_shot_ids=(1, 2, 3, 4)))
+    gate = gate.with_threshold(
+        "sw", refit, Threshold(1.0, "f1", 4, seed=7, harmful_shot_ids=(1, 2, 3, 4)), np.ones((4, 8))
+    )
     gate = gate.with_threshold("yo", gate.readout, Threshold(2.0, "midpoint", 1))
     gate.save(tmp_path / "g.safetensors")
     loaded = Gate.load(tmp_path / "g.safetensors")

@@ -9,9 +9,9 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from recalib.errors import UsageError
 from recalib.evaluation.bars import parse_bar
 from recalib.evaluation.gate_metrics import gate_metrics
-from recalib.evaluation.intervals import exact, macro_difference
 from recalib.evaluation.refusal import Verdicts, macro
 from recalib.gate.threshold import Threshold
+from recalib.intervals import exact, macro_difference
 from recalib.judges import Outcome, Verdict, find
 from recalib.organism import world
 from recalib.steering.generation import Completion

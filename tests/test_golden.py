@@ -8,10 +8,13 @@ import torch
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
-from recalib.calibration.rules import RULES, Shots
+from recalib.calibration.calibrate import Context, Features, apply
+from recalib.calibration.rules import RULES
 from recalib.evaluation.gate_metrics import gate_metrics
 from recalib.gate import directions
-from recalib.gate.fitting import LanguageRows, fit_gate
+from recalib.gate.fitting import fit_gate
+from recalib.gate.forms import Form, LanguageRows
+from recalib.gate.readout import SourceRows
 from recalib.gate.threshold import Threshold, best_f1
 from recalib.steering.routing import ablate, route
 
@@ -36,7 +39,7 @@ def sources(tensors, expected):
 
 @pytest.fixture(scope="module")
 def fitted(sources, expected):
-    return fit_gate(sources, expected["rank"])
+    return fit_gate(sources, Form("subspace", expected["rank"]))
 
 
 def test_directions(tensors, sources):
@@ -45,7 +48,7 @@ def test_directions(tensors, sources):
 
 
 def test_projector_of_the_subspace(tensors, fitted):
-    np.testing.assert_allclose(fitted.basis @ fitted.basis.T, tensors["out.projector"], **CLOSE)
+    np.testing.assert_allclose(fitted.fitted.basis @ fitted.fitted.basis.T, tensors["out.projector"], **CLOSE)
 
 
 def test_pooled_direction(tensors, fitted):
@@ -75,21 +78,23 @@ def test_scores_rank_as_the_references(tensors, expected, fitted):
     for target in expected["targets"]:
         rows = np.concatenate([tensors[f"{target}.test.{label}"] for label in LABELS])
         reference = np.concatenate([tensors[f"out.b0.{target}.logits.{label}"] for label in LABELS])
-        ours = fitted.readout.scores(rows @ fitted.basis)
+        ours = fitted.fitted.scores(rows)
         assert spearmanr(ours, reference).statistic >= 0.998
 
 
 def test_balanced_accuracy_is_not_below_the_references(tensors, expected, fitted):
     """Method f1 with the reference's own shots, over all of its gates."""
     ours, theirs = [], []
+    paper = fitted.fitted
+    context = Context(paper.readout, SourceRows(paper.features, paper.labels), prior=None)
     for gate in expected["gates"]:
-        target, readout, threshold = gate["target"], fitted.readout, fitted.threshold
+        target, readout, threshold = gate["target"], paper.readout, paper.threshold
         if gate["budget"] > 0:
             picked = (tensors[f"{target}.train.{label}"][gate[f"shots_{label}"]] for label in LABELS)
-            shots = Shots(*(rows @ fitted.basis for rows in picked))
-            calibration = RULES["f1"](fitted.readout, fitted.source, shots)
-            readout, threshold = calibration.readout, calibration.threshold
-        scores = [readout.scores(tensors[f"{target}.test.{label}"] @ fitted.basis) for label in LABELS]
+            shots = [(rows @ paper.basis)[None] for rows in picked]
+            calibrated = apply(RULES["f1"], context, Features(*shots, shots[0][:, :0]), seed=0)
+            readout, threshold = calibrated.readouts[0], float(calibrated.thresholds[0])
+        scores = [readout.scores(tensors[f"{target}.test.{label}"] @ paper.basis) for label in LABELS]
         metrics = gate_metrics(*scores, Threshold(threshold, "f1", gate["budget"]))
         ours.append(metrics.balanced_accuracy)
         theirs.append(gate["balanced_accuracy"])

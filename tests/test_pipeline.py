@@ -155,7 +155,10 @@ def test_steer_rows_come_in_input_order(recalib, fitted, tmp_path):
     command = ["steer", "--gate", fitted, "--prompts", file, "--max-new-tokens", 12, "--batch-size", 4]
     ran = recalib(*command, "--json")
     assert [(r["prompt"], r["language"]) for r in ran.json] == [(r["prompt"], r["language"]) for r in rows]
-    assert all(set(r) == {"prompt", "language", "completion", "score", "threshold", "flagged"} for r in ran.json)
+    assert all(
+        set(r) == {"prompt", "language", "completion", "score", "threshold", "flagged", "deferred", "note"}
+        for r in ran.json
+    )
     assert all(r["flagged"] == (r["score"] >= r["threshold"]) for r in ran.json)
     assert "not calibrated" in ran.err
     assert recalib(*command, "--out", out).code == 0

@@ -8,12 +8,14 @@ import torch
 from recalib.errors import ArtifactError
 from recalib.extraction import extract
 from recalib.fingerprint import Fingerprint
-from recalib.gate.fitting import LanguageRows, fit_gate
+from recalib.gate.fitting import fit_gate
+from recalib.gate.forms import Form, LanguageRows
 from recalib.gate.gate import Gate, GateMeta
+from recalib.gate.readout import SourceRows
 from recalib.gate.threshold import Threshold
 from recalib.lm.model import wrap
 from recalib.steering.generation import Request, generate
-from recalib.steering.routing import routing
+from recalib.steering.routing import Router, routing
 
 LAYER = 1
 PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11", "w12 w13", "w14 w15 w16 w17", "w18 w19 w20"]
@@ -24,11 +26,12 @@ def make_gate(lm, strength=30.0, threshold=None):
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, 95, 5)) for _ in range(40)]
     rows = extract(lm, texts, (LAYER,), ("t_post_inst",))[:, 0, 0]
-    fitted = fit_gate({"en": LanguageRows(rows[:20], rows[20:])}, rank=1)
-    scores = fitted.readout.scores(extract(lm, PROMPTS, (LAYER,), ("t_post_inst",))[:, 0, 0] @ fitted.basis)
+    fit = fit_gate({"en": LanguageRows(rows[:20], rows[20:])}, Form("subspace", 1))
+    fitted = fit.fitted
+    scores = fitted.scores(extract(lm, PROMPTS, (LAYER,), ("t_post_inst",))[:, 0, 0])
     value = float(np.median(scores)) if threshold is None else threshold
     meta = GateMeta(LAYER, "t_post_inst", strength, Threshold(value, "midpoint", 1), lm.fingerprint)
-    return Gate(fitted.direction, fitted.basis, fitted.readout, fitted.source, meta)
+    return Gate(fit.direction, fitted.basis, fitted.readout, SourceRows(fitted.features, fitted.labels), meta)
 
 
 @pytest.fixture(params=sorted(tiny.CONFIGS))
@@ -93,7 +96,7 @@ def test_hooks_are_gone_and_weights_the_same_after_an_exception():
     lm = wrap(tiny.model("llama"), tiny.tokenizer())
     gate = make_gate(lm)
     before = {name: p.clone() for name, p in lm.model.named_parameters()}
-    with pytest.raises(RuntimeError, match="on purpose"), routing(lm, gate, [None]):
+    with pytest.raises(RuntimeError, match="on purpose"), routing(lm, Router(gate, [None])):
         raise RuntimeError("on purpose")
     assert not any(module._forward_hooks for module in lm.model.modules())
     assert all(torch.equal(before[name], p) for name, p in lm.model.named_parameters())
@@ -103,13 +106,13 @@ def test_beams_share_their_prompts_decision():
     lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
     gate = make_gate(lm)
     ids = torch.tensor([lm.chat.encode(p).ids for p in ["w1 w2 w3", "w18 w19 w20"]])
-    with routing(lm, gate, [None, None]) as router:
+    with routing(lm, Router(gate, [None, None])) as router:
         lm.model.generate(
             ids, attention_mask=torch.ones_like(ids), num_beams=3, num_return_sequences=2, max_new_tokens=5
         )
-    assert len(router.decisions.flagged) in (2, 6)
-    repeats = len(router.decisions.flagged) // 2
-    assert len(set(router.decisions.flagged[:repeats])) == 1
+    assert len(router.decisions) in (2, 6)
+    repeats = len(router.decisions) // 2
+    assert len({decision.flagged for decision in router.decisions[:repeats]}) == 1
 
 
 def test_a_gate_of_another_model_is_refused():

@@ -6,6 +6,7 @@ import typer
 
 from recalib import __version__
 from recalib.cli.calibrate import calibrate
+from recalib.cli.check import check
 from recalib.cli.demo import demo
 from recalib.cli.evaluate import evaluate
 from recalib.cli.extract import extract
@@ -46,5 +47,6 @@ app.command("fit-gate")(fit_gate)
 app.command("calibrate")(calibrate)
 app.command("steer")(steer)
 app.command("eval")(evaluate)
+app.command("check")(check)
 app.command("inspect")(inspect)
 app.command("demo")(demo)

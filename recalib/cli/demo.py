@@ -26,14 +26,14 @@ def demo(
     Extracts activations of ten high-resource languages, fits a gate, calibrates six low-resource
     languages with 4 examples a class, and measures refusal on test prompts.
     """
-    from recalib import extraction, judges, prompts
-    from recalib import shots as shot_source
+    from recalib import examples, extraction, judges, prompts
     from recalib.activations import ActivationSet
-    from recalib.calibration.calibrate import calibrate
+    from recalib.calibration.calibrate import Request, calibrate
     from recalib.cli.evaluate import measured
     from recalib.cli.loading import load_model
     from recalib.evaluation.run import METHODS, Settings, evaluate
     from recalib.gate import fitting, selection
+    from recalib.gate.forms import LanguageRows
     from recalib.languages import HIGH, LOW
 
     output = common.output
@@ -49,17 +49,20 @@ def demo(
 
         output.note(f"$ recalib fit-gate --activations {folder}/activations")
         activations = ActivationSet(folder / "activations")
-        layer, _ = selection.choose_layer(
-            layers,
-            lambda index: fitting.rows_of(activations, HIGH, "train", index, "t_post_inst"),
-            rank=10,
-        )
-        gate = fitting.fit_from(activations, HIGH, layer=layer, position="t_post_inst", rank=10)
+        with output.progress("choose", len(layers), "layers") as advance:
+
+            def rows(layer: int) -> dict[str, LanguageRows]:
+                loaded = fitting.rows_of(activations, HIGH, "train", layer, "t_post_inst")
+                advance(1)
+                return loaded
+
+            selected = selection.choose(layers, rows, selection.candidate_forms(len(HIGH)))
+        gate = fitting.fit_from(activations, selected, "t_post_inst")
 
         output.note(f"$ recalib calibrate --lang low --shots {SHOTS}")
         with output.progress("run shots", 2 * SHOTS * len(LOW)) as advance:
-            drawn = shot_source.from_prompts(lm, gate, data, LOW, SHOTS, seed=common.seed, advance=advance)
-        gate = calibrate(gate, drawn, "f1", common.seed, data.name)
+            drawn = examples.from_prompts(lm, gate, data, LOW, SHOTS, seed=common.seed, advance=advance)
+        gate = calibrate(gate, drawn, Request(seed=common.seed, source=data.name))
         gate.save(folder / "gate.safetensors")
 
         output.note("$ recalib eval --langs low --methods base,recalib")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,8 @@ from recalib.cli.common import (
     TrustRemoteCode,
     command,
 )
-from recalib.cli.tables import gate_table, refusal_table
+from recalib.cli.study import parse_design, run_study
+from recalib.cli.tables import gate_table, identification_table, refusal_table
 from recalib.errors import BarNotMet, UsageError
 from recalib.evaluation.bars import Bar, parse_bar
 
@@ -51,7 +52,13 @@ def evaluate(
     common: Common,
     langs: Annotated[str, typer.Option(help="Codes and tiers: sw,yo, low, all.")] = "low",
     gate: GatePath = None,
-    methods: Annotated[str, typer.Option(help="base, recalib; comma-separated.")] = "base,recalib",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="base, recalib; with --study the threshold rules. Comma-separated.",
+            show_default="base,recalib; with --study f1,midpoint,shrunk,mixture,joint",
+        ),
+    ] = None,
     data: Data = None,
     columns: Columns = "",
     activations: Activations = None,
@@ -74,13 +81,24 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    study: Annotated[
+        Literal["shots"] | None,
+        typer.Option(
+            help="Study thresholds from few examples, drawn again and again, on --activations.", show_default=False
+        ),
+    ] = None,
+    shots: Annotated[str, typer.Option(help="Of a study: labelled examples per class.")] = "0,1,2,4,8,16",
+    draws: Annotated[int, typer.Option(min=2, help="Of a study: draws of the examples.")] = 100,
+    unlabeled_n: Annotated[int, typer.Option(min=1, help="Of a study: unlabelled rows, for rules that use them.")] = 64,
+    prevalence: Annotated[float, typer.Option(min=0, max=1, help="Of a study: share of those that is harmful.")] = 0.2,
     model: Model = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Measure a gate: on labelled activations alone, or by what the model answers with and without it.
 
     With --activations nothing is generated. With prompts, every method completes the same ones and a
-    judge says which completions refuse.
+    judge says which completions refuse. --study shots draws examples from the train split many times,
+    calibrates, and measures on the test split.
     """
     from recalib import judges
     from recalib.cli.loading import find_gate, load_model, load_prompts
@@ -88,9 +106,15 @@ def evaluate(
 
     if activations is not None and data is not None:
         raise UsageError("--data and --activations exclude each other")
+    if study is not None:
+        if activations is None or fail_under:
+            raise UsageError("--study works on --activations DIR, and has no --fail-under")
+        design = parse_design(shots, methods, draws, unlabeled_n, prevalence, common.seed)
+        run_study(common, find_gate(gate), activations, langs, design, out)
+        return
     rates = REFUSAL_RATES if activations is None else GATE_RATES
     bars = [parse_bar(text, rates) for text in fail_under or ()]
-    names = tuple(part.strip() for part in methods.split(","))
+    names = tuple(part.strip() for part in (methods or "base,recalib").split(","))
     require_methods(names)
     found = find_gate(gate)
     if activations is not None:
@@ -115,13 +139,19 @@ def evaluate(
 
 def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit: int) -> Measured:
     from recalib.activations import ActivationSet
+    from recalib.evaluation.identification import identify
     from recalib.evaluation.run import evaluate_gate, macro_metrics
 
     folder = ActivationSet(root)
-    metrics = evaluate_gate(folder, found.gate, folder.select_languages(langs, split), split, limit)
+    languages = folder.select_languages(langs, split)
+    metrics = evaluate_gate(folder, found.gate, languages, split, limit)
     macro = macro_metrics(metrics)
     document = {"gate_metrics": {code: asdict(m) for code, m in metrics.items()}, "macro": macro}
-    return Measured(document, (gate_table(metrics),), macro)
+    if found.gate.languages is None:
+        return Measured(document, (gate_table(metrics),), macro)
+    told = identify(folder, found.gate, languages, split)
+    document["identification"] = {code: asdict(i) for code, i in told.items()}
+    return Measured(document, (gate_table(metrics), identification_table(told)), macro)
 
 
 def _on_prompts(

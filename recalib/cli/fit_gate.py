@@ -1,15 +1,21 @@
 """recalib fit-gate: activations of high-resource languages to a gate."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recalib.cli.common import Common, command
 from recalib.cli.loading import DEFAULT_GATE
+from recalib.errors import ArtifactError, UsageError
 
-NEAR_CHANCE = 0.6
+if TYPE_CHECKING:
+    from recalib.activations import ActivationSet
+    from recalib.gate.forms import Form, LanguageRows
+
+AUTO = "auto"
 
 
 @command
@@ -17,11 +23,12 @@ def fit_gate(
     common: Common,
     activations: Annotated[Path, typer.Option(help="Folder that recalib extract wrote.")],
     sources: Annotated[str, typer.Option(help="Languages that fit the gate: codes or tiers.")] = "high",
-    layer: Annotated[
-        int | None,
-        typer.Option(min=0, help="Block to read and steer.", show_default="what transfers best"),
-    ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Dimension of the subspace.")] = 10,
+    layer: Annotated[str, typer.Option(help="Block to read and steer; auto: what transfers best.")] = AUTO,
+    rank: Annotated[str, typer.Option(help="Dimension of the subspace, or auto.")] = AUTO,
+    readout: Annotated[str, typer.Option(help="subspace (the paper's), ridge (the whole residual), or auto.")] = AUTO,
+    keep_all_sources: Annotated[
+        bool, typer.Option("--keep-all-sources", help="Keep sources that the others' gate ranks at chance.")
+    ] = False,
     position: Annotated[
         str | None,
         typer.Option(help="Read position.", show_default="t_post_inst if extracted, else the first"),
@@ -29,57 +36,92 @@ def fit_gate(
     split: Annotated[str, typer.Option(help="Split that fits it.")] = "train",
     out: Annotated[Path, typer.Option(help="File to write the gate to.")] = DEFAULT_GATE,
 ) -> None:
-    """Fit the gate: harmfulness directions, subspace, readout and steering strength.
+    """Fit the gate: harmfulness directions, readout, steering strength.
 
-    Without --layer, each layer is judged by how well a gate fitted on all source languages but one
-    decides on that one.
+    What is left to auto is judged by how well a gate fitted on all source languages but one decides on
+    that one, with the threshold that it brings along.
     """
     from recalib.activations import ActivationSet
-    from recalib.cli.output import percent, table
-    from recalib.errors import ArtifactError
+    from recalib.cli.tables import candidate_table
     from recalib.gate import fitting, selection
-    from recalib.prompts.prompt import LABELS
 
     folder = ActivationSet(activations)
     languages = folder.select_languages(sources, split)
-    for cell in ((language, split, label) for language in languages for label in LABELS):
-        if cell not in folder.cells:
-            raise ArtifactError(f"{folder.path(*cell)}: no such file", fix="extract it, or leave its language out")
+    _require_cells(folder, languages, split)
     meta = folder.meta
     read_at = position or ("t_post_inst" if "t_post_inst" in meta.positions else meta.positions[0])
-    candidates: tuple[selection.Candidate, ...] = ()
-    if layer is None:
-        with common.output.progress("choose layer", len(meta.layers), "layers") as advance:
+    layers = meta.layers if layer == AUTO else (_number(layer, "layer", 0),)
+    forms = _forms(readout, rank, len(languages))
+    with common.output.progress("choose", len(layers), "layers") as advance:
 
-            def rows(index: int) -> dict[str, fitting.LanguageRows]:
-                advance(1)
-                return fitting.rows_of(folder, languages, split, index, read_at)
+        def rows(index: int) -> "dict[str, LanguageRows]":
+            loaded = fitting.rows_of(folder, languages, split, index, read_at)
+            advance(1)
+            return loaded
 
-            layer, candidates = selection.choose_layer(meta.layers, rows, rank)
-        held_out = max(candidate.balanced_accuracy for candidate in candidates)
-        if held_out < NEAR_CHANCE:
-            common.output.warn(
-                f"the best layer decides on {100 * held_out:.0f} % of a source language left out, near chance: "
-                "this gate will not transfer; extract more layers or more prompts"
-            )
-    gate = fitting.fit_from(folder, languages, layer=layer, position=read_at, rank=rank, split=split)
+        selected = selection.choose(layers, rows, forms, keep_all_sources)
+    chosen = selected.chosen
+    for language, auc in selected.left_out.items():
+        common.output.warn(
+            f"{language} left out: the gate of the other sources ranks it at chance or inverted (AUC {auc:.2f}); "
+            "--keep-all-sources keeps it"
+        )
+    if chosen.balanced_accuracy < selection.CHANCE_AUC:
+        common.output.warn(
+            f"the best candidate decides on {100 * chosen.balanced_accuracy:.0f} % of a source language left out, "
+            "near chance: this gate will not transfer; extract more layers or more prompts"
+        )
+    gate = fitting.fit_from(folder, selected, read_at, split)
     gate.save(out)
     document = {
         "gate": str(out),
-        "layer": layer,
+        "layer": chosen.layer,
         "position": read_at,
+        "readout": chosen.readout,
         "rank": gate.rank,
-        "sources": list(languages),
+        "sources": list(gate.meta.sources),
+        "left_out": selected.left_out,
         "strength": gate.meta.strength,
         "transferred_threshold": gate.meta.transferred.value,
-        "candidates": [asdict(candidate) for candidate in candidates],
+        "candidates": [asdict(candidate) for candidate in selected.candidates],
     }
-    shown = [(f"{c.layer}{' *' if c.layer == layer else ''}", percent(c.balanced_accuracy)) for c in candidates]
-    caption = "balanced accuracy on the source language left out, mean over sources; * chosen"
-    tables = [table(("layer", "bal. acc. %"), shown, caption)] if shown else []
+    tables: list[Any] = [candidate_table(selected.candidates, chosen)] if len(selected.candidates) > 1 else []
     common.output.result(
         document,
         *tables,
-        f"{out}: layer {layer}, rank {gate.rank}, strength {gate.meta.strength:.2f}, from {', '.join(languages)}",
+        f"{out}: layer {chosen.layer}, {chosen.readout}, rank {gate.rank}, strength {gate.meta.strength:.2f}, "
+        f"from {', '.join(gate.meta.sources)}",
     )
     common.output.note(f"next: recalib calibrate --gate {out} --lang sw --shots 4")
+
+
+def _require_cells(folder: "ActivationSet", languages: Sequence[str], split: str) -> None:
+    from recalib.prompts.prompt import LABELS
+
+    for cell in ((language, split, label) for language in languages for label in LABELS):
+        if cell not in folder.cells:
+            raise ArtifactError(f"{folder.path(*cell)}: no such file", fix="extract it, or leave its language out")
+
+
+def _forms(readout: str, rank: str, sources: int) -> "list[Form]":
+    from recalib.gate.forms import READOUTS, Form
+    from recalib.gate.selection import candidate_forms
+
+    if readout not in (AUTO, *READOUTS):
+        raise UsageError(f"--readout {readout!r} is not one of {AUTO}, {', '.join(READOUTS)}")
+    if readout == "ridge" and rank not in (AUTO, "1"):
+        raise UsageError("--rank goes with --readout subspace; a ridge readout has rank 1")
+    wanted = None if rank == AUTO else _number(rank, "rank", 1)
+    if readout == "subspace" and wanted is not None:
+        return [Form("subspace", wanted)]
+    return [
+        form
+        for form in candidate_forms(sources)
+        if readout in (AUTO, form.readout) and (wanted is None or form.readout == "ridge" or form.rank == wanted)
+    ]
+
+
+def _number(text: str, option: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise UsageError(f"--{option} {text!r} is neither {AUTO} nor a number from {least}")
+    return int(text)

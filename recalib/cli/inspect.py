@@ -2,12 +2,17 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recalib.cli.common import Common, command
-from recalib.cli.output import percent, table
+from recalib.cli.output import table
+from recalib.cli.tables import candidate_table, threshold_table
+
+if TYPE_CHECKING:
+    from recalib.gate.gate import Gate
+    from recalib.gate.selection import Candidate
 
 
 @command
@@ -21,7 +26,10 @@ def inspect(common: Common, file: Annotated[Path, typer.Argument(help="A gate or
     if schema.startswith("recalib.gate/"):
         loaded = gate.Gate.load(file)
         document = {"file": str(file), "schema": schema, "rank": loaded.rank, **asdict(loaded.meta)}
-        shown: tuple[Any, ...] = (_facts(document), _thresholds(loaded.meta))
+        shown: tuple[Any, ...] = (_facts(document), threshold_table(loaded.meta, tuple(loaded.meta.thresholds)))
+        chosen = [c for c in loaded.meta.candidates if _is_chosen(c, loaded)]
+        if chosen:
+            shown = (*shown, candidate_table(loaded.meta.candidates, chosen[0]))
     elif schema.startswith("recalib.activations/"):
         meta = artifact.read_metadata(file, activations.SCHEMA, activations.ActivationsMeta)
         shape = list(artifact.shape_of(file, "activations"))
@@ -33,10 +41,10 @@ def inspect(common: Common, file: Annotated[Path, typer.Argument(help="A gate or
 
 
 def _facts(document: dict[str, Any]) -> Any:
-    """Scalars and short lists, nested ones by dotted names; thresholds and parents have their own place."""
+    """Scalars and short lists, nested ones by dotted names; tables of their own are left out."""
     rows = []
     for key, value in document.items():
-        if key in ("thresholds", "transferred"):
+        if key in ("thresholds", "transferred", "candidates", "held_out"):
             continue
         if key == "parents":
             rows.append((key, f"{len(value)} files"))
@@ -55,17 +63,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _thresholds(meta: Any) -> Any:
-    rows = [
-        (
-            code,
-            f"{t.value:.3f}",
-            t.method,
-            str(t.shots),
-            t.source or "-",
-            percent(t.balanced_accuracy_on_shots),
-        )
-        for code, t in {**meta.thresholds, "(other)": meta.transferred}.items()
-    ]
-    columns = ("language", "threshold", "method", "shots", "from", "correct on shots %")
-    return table(columns, rows)
+def _is_chosen(candidate: "Candidate", loaded: "Gate") -> bool:
+    meta = loaded.meta
+    same_rank = candidate.readout == "ridge" or min(candidate.rank, len(meta.sources)) == loaded.rank
+    return (candidate.layer, candidate.readout) == (meta.layer, meta.readout) and same_rank

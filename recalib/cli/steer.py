@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,10 @@ from recalib.cli.common import (
 from recalib.errors import PromptError
 
 if TYPE_CHECKING:
+    from recalib.gate.gate import Gate
     from recalib.steering.generation import Completion, Request
+
+AUTO = "auto"
 
 
 @command
@@ -31,10 +34,16 @@ def steer(
         Path | None,
         typer.Option(help='Text file, a prompt a line, or JSONL rows {"prompt"[, "language"]}.'),
     ] = None,
-    lang: Annotated[str | None, typer.Option(help="Language of prompts that name none.", show_default=False)] = None,
+    lang: Annotated[
+        str, typer.Option(help="Language of prompts that name none; auto tells it from the activation.")
+    ] = AUTO,
     gate: GatePath = None,
     model: Model = None,
     no_steer: Annotated[bool, typer.Option("--no-steer", help="Decide only; answer as the model would.")] = False,
+    on_defer: Annotated[
+        Literal["steer", "pass", "refuse"],
+        typer.Option(help="What to do with prompts between the thresholds of a guarantee."),
+    ] = "steer",
     batch_size: BatchSize = 16,
     max_new_tokens: MaxNewTokens = 128,
     out: Annotated[Path | None, typer.Option(help="JSONL file for the rows.", show_default="the screen")] = None,
@@ -48,8 +57,8 @@ def steer(
     from recalib.steering.generation import generate
 
     found = find_gate(gate)
-    requests = _requests(prompt or [], prompts, lang)
-    _warn_uncalibrated(common, requests, found.gate.meta.thresholds)
+    requests = _requests(prompt or [], prompts, None if lang == AUTO else lang)
+    _warn_uncalibrated(common, requests, found.gate)
     lm = load_model(common, model or found.model_name, trust_remote_code)
     rows: list[Completion] = []
     with common.output.progress("steer", len(requests)) as advance:
@@ -58,6 +67,7 @@ def steer(
             found.gate,
             requests,
             steer=not no_steer,
+            on_defer=on_defer,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
         ):
@@ -71,13 +81,14 @@ def steer(
 
 
 def _requests(arguments: Sequence[str], file: Path | None, lang: str | None) -> "list[Request]":
+    from recalib.prompts import plain
     from recalib.steering.generation import Request
 
     requests = [Request(text, lang) for text in arguments if text != "-"]
     if "-" in arguments:
         requests += [Request(line.strip(), lang) for line in sys.stdin if line.strip()]
     if file is not None:
-        requests += _read(file, lang)
+        requests += [Request(row.text, row.language or lang) for row in plain.read(file)]
     if not requests:
         raise PromptError("there are no prompts", fix="give them as arguments, with --prompts FILE, or -")
     empty = [number for number, request in enumerate(requests, 1) if not request.prompt.strip()]
@@ -86,35 +97,14 @@ def _requests(arguments: Sequence[str], file: Path | None, lang: str | None) -> 
     return requests
 
 
-def _read(file: Path, lang: str | None) -> "list[Request]":
-    from recalib.prompts.tables import read_jsonl, text_of
-    from recalib.steering.generation import Request
-
-    if file.suffix.lower() not in (".jsonl", ".json"):
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{file}: not UTF-8 text ({error.reason})") from error
-        return [Request(line.strip(), lang) for line in lines if line.strip()]
-    requests = []
-    for row in read_jsonl(file):
-        language = row.values.get("language") or lang
-        if language is not None and not isinstance(language, str):
-            raise PromptError(f"{row.where}: language {language!r} is not a code")
-        requests.append(Request(text_of(row), language))
-    return requests
-
-
-def _warn_uncalibrated(common: Common, requests: "Sequence[Request]", known: dict) -> None:  # type: ignore[type-arg]
-    languages = {request.language for request in requests}
-    missing = sorted(code for code in languages if code is not None and code not in known)
+def _warn_uncalibrated(common: Common, requests: "Sequence[Request]", gate: "Gate") -> None:
+    known = {*gate.meta.thresholds, *gate.meta.sources}
+    missing = sorted({r.language for r in requests if r.language is not None and r.language not in known})
     if missing:
         common.output.warn(
             f"{', '.join(missing)} not calibrated: the threshold transferred from the sources is used; "
             f"recalib calibrate --lang {','.join(missing)} --shots 4"
         )
-    elif None in languages:
-        common.output.note("no --lang: the threshold transferred from the sources is used")
 
 
 def _write(out: Path, rows: "Sequence[Completion]") -> None:
@@ -131,15 +121,15 @@ def _panel(row: "Completion") -> object:
     from rich.panel import Panel
     from rich.text import Text
 
-    decision = "flagged" if row.flagged else "passed"
+    decision, colour = ("flagged", "red") if row.flagged else ("passed", "green")
+    if row.deferred:
+        decision, colour = "deferred", "yellow"
+    facts = [f"{decision}: score {row.score:.2f}", f"threshold {row.threshold:.2f}", row.language, row.note]
     return Panel(
         Text(row.completion or "(empty)"),
         title=Text(row.prompt, overflow="ellipsis"),
         title_align="left",
-        subtitle=Text(
-            f"{decision}: score {row.score:.2f}, threshold {row.threshold:.2f}"
-            f"{f', {row.language}' if row.language else ''}"
-        ),
+        subtitle=Text(", ".join(fact for fact in facts if fact)),
         subtitle_align="left",
-        border_style="red" if row.flagged else "green",
+        border_style=colour,
     )

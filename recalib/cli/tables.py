@@ -1,14 +1,20 @@
 """Result tables that more than one command shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recalib.cli.output import percent, table
 
 if TYPE_CHECKING:
+    from recalib.evaluation.drift import Drift
     from recalib.evaluation.gate_metrics import GateMetrics
+    from recalib.evaluation.identification import Identification
     from recalib.evaluation.refusal import Refusal
     from recalib.evaluation.run import Evaluation
+    from recalib.evaluation.study import StudyRow
+    from recalib.gate.gate import GateMeta
+    from recalib.gate.selection import Candidate
+    from recalib.gate.threshold import Threshold
 
 
 def gate_table(metrics: "Mapping[str, GateMetrics]") -> Any:
@@ -59,3 +65,127 @@ def _refusal_row(language: str, method: str, r: "Refusal") -> tuple[str, ...]:
         percent(r.own_language_share),
         f"{r.n_harmful}+{r.n_harmless}",
     )
+
+
+def candidate_table(candidates: "Sequence[Candidate]", chosen: "Candidate") -> Any:
+    """What layer, readout and rank were chosen from."""
+    rows = [
+        (
+            f"{c.layer}{' *' if c == chosen else ''}",
+            c.readout,
+            str(c.rank),
+            f"{100 * c.balanced_accuracy:.1f} ± {100 * c.standard_error:.1f}",
+        )
+        for c in candidates
+    ]
+    caption = (
+        "balanced accuracy on the source language left out, mean over sources ± its standard error; "
+        "* chosen: the earliest layer, then the lowest rank, within one standard error of the best"
+    )
+    return table(("layer", "readout", "rank", "bal. acc. %"), rows, caption)
+
+
+def threshold_table(meta: "GateMeta", languages: "Sequence[str]") -> Any:
+    """Thresholds of these languages, and the one for all others."""
+    named = {code: meta.thresholds[code] for code in languages}
+    rows = [_threshold_row(code, t) for code, t in {**named, "(other)": meta.transferred}.items()]
+    columns = ("language", "threshold", "best lies in", "resampled", "method", "shots", "unlabelled", "from")
+    caption = (
+        "best lies in: 95 % credible interval of the language's best threshold; "
+        "resampled: 10th to 90th percentile with the examples drawn again"
+    )
+    return table(columns, rows, caption)
+
+
+def _threshold_row(code: str, t: "Threshold") -> tuple[str, ...]:
+    value = f"{t.value:.2f}" if t.defer_from is None else f"{t.value:.2f}, defers from {t.defer_from:.2f}"
+    return (
+        code,
+        value,
+        _range(t.interval),
+        _range(t.resampled),
+        t.method,
+        str(t.shots),
+        str(t.unlabeled),
+        t.source or "-",
+    )
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def identification_table(results: "Mapping[str, Identification]") -> Any:
+    """How well languages are told from the activation."""
+    rows = [
+        (
+            code,
+            percent(r.accuracy, r.accuracy_interval),
+            percent(r.unknown),
+            percent(r.balanced_accuracy),
+            percent(r.balanced_accuracy_given),
+            str(r.n),
+        )
+        for code, r in results.items()
+    ]
+    columns = ("language", "recognised %", "unknown %", "bal. acc. %", "with the language given %", "n")
+    return table(columns, rows, "language told from the activation, as steer --lang auto does; [exact 95 % intervals]")
+
+
+def drift_table(results: "Mapping[str, Drift]") -> Any:
+    """Thresholds against the shots' scores now."""
+    rows = [
+        (
+            code,
+            f"{r.auc_then:.2f}",
+            f"{r.auc:.2f}",
+            f"{r.shift:+.2f}",
+            f"{r.threshold:.2f}",
+            _range(r.interval),
+            "; ".join(r.reasons) or "holds",
+            f"{r.n_harmful}+{r.n_harmless}",
+        )
+        for code, r in results.items()
+    ]
+    columns = ("language", "AUC then", "now", "shift, sd", "threshold", "best lies in", "verdict", "n")
+    return table(columns, rows, "on the shots that set the threshold; best lies in: now, 95 % credible")
+
+
+def study_table(rows: "Sequence[StudyRow]") -> Any:
+    """Balanced accuracy by language, shots and method, and the macro means."""
+    shown = [_study_row(row.language, [row]) for row in rows]
+    cells = dict.fromkeys((row.shots, row.method) for row in rows)
+    for shots, method in cells if len({row.language for row in rows}) > 1 else ():
+        shown.append(_study_row("macro", [row for row in rows if (row.shots, row.method) == (shots, method)]))
+    columns = (
+        "language",
+        "shots",
+        "method",
+        "bal. acc. %",
+        "p10",
+        "worst",
+        "F1 %",
+        "p10",
+        "worst",
+        "best %",
+        "refused",
+    )
+    caption = (
+        "mean, 10th percentile and worst over draws of the shots; macro: means over languages; best: threshold "
+        "chosen in hindsight on the test rows; refused: draws on which the rule stopped, scored as transferred"
+    )
+    return table(columns, shown, caption)
+
+
+def _study_row(language: str, rows: "Sequence[StudyRow]") -> tuple[str, ...]:
+    def mean(values: Sequence[float]) -> str:
+        return f"{100 * sum(values) / len(values):.1f}"
+
+    spreads = [
+        mean([getattr(getattr(row, rate), name) for row in rows])
+        for rate in ("balanced_accuracy", "f1")
+        for name in ("mean", "p10", "min")
+    ]
+    best = mean([row.best_threshold_balanced_accuracy for row in rows])
+    refused = f"{sum(row.refused for row in rows)}/{sum(row.draws for row in rows)}"
+    return (language, str(rows[0].shots), rows[0].method, *spreads, best, refused)

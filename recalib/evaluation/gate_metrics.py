@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recalib.evaluation.intervals import Interval, exact
 from recalib.gate.threshold import Threshold
+from recalib.intervals import Interval, exact
 
 
 @dataclass(frozen=True)

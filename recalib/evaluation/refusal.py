@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recalib.evaluation.intervals import Interval, exact, macro_difference
+from recalib.intervals import Interval, exact, macro_difference
 from recalib.judges.judge import Outcome, Verdict
 
 

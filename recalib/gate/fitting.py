@@ -8,18 +8,15 @@ import numpy as np
 from recalib.activations import ActivationSet
 from recalib.errors import CalibrationError
 from recalib.gate import directions
+from recalib.gate.forms import Fitted, Form, LanguageRows, fit_forms
 from recalib.gate.gate import Gate, GateMeta
-from recalib.gate.readout import Readout, SourceRows, fit
-from recalib.gate.threshold import Threshold, best_f1
+from recalib.gate.identification import LanguageMap, fit_map
+from recalib.gate.prior import estimate
+from recalib.gate.readout import SourceRows
+from recalib.gate.selection import Selection
+from recalib.gate.summary import ScoreSummary
+from recalib.gate.threshold import Interval, Threshold
 from recalib.prompts.prompt import LABELS
-
-
-@dataclass(frozen=True)
-class LanguageRows:
-    """Training activations of one source language at one layer: [n, hidden] each."""
-
-    harmful: np.ndarray
-    harmless: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -27,39 +24,22 @@ class Fit:
     """A gate's arrays before they become an artifact; see `Gate`."""
 
     direction: np.ndarray
-    basis: np.ndarray
-    readout: Readout
-    source: SourceRows
     strength: float
-    threshold: float
+    fitted: Fitted
+    languages: LanguageMap
 
 
-def fit_gate(sources: Mapping[str, LanguageRows], rank: int) -> Fit:
-    """Directions, subspace, readout, strength and the transferred threshold, from the sources.
+def fit_gate(sources: Mapping[str, LanguageRows], form: Form) -> Fit:
+    """Direction, strength, readout with the transferred threshold, and language map, from the sources.
 
-    The rank is at most the number of sources. The transferred threshold is the one of highest balanced
-    F1 on the source rows. Raises CalibrationError without sources or with inverted scores.
+    Raises CalibrationError as `fit_forms` does.
     """
-    if not sources:
-        raise CalibrationError("a gate needs at least one source language")
-    basis = directions.subspace(
-        [directions.mean_difference(rows.harmful, rows.harmless) for rows in sources.values()], rank
-    )
+    (fitted,) = fit_forms(sources, [form])
     harmful = np.concatenate([rows.harmful for rows in sources.values()])
     harmless = np.concatenate([rows.harmless for rows in sources.values()])
     direction = directions.mean_difference(harmful, harmless)
-    features = np.concatenate([harmful, harmless]).astype(np.float64) @ basis
-    labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(harmless))])
-    readout = fit(features, labels)
-    scores = readout.scores(features)
-    return Fit(
-        direction=direction,
-        basis=basis,
-        readout=readout,
-        source=SourceRows(features, labels),
-        strength=directions.strength(harmful, harmless, direction),
-        threshold=best_f1(scores[labels == 1], scores[labels == 0]),
-    )
+    both = {code: np.concatenate([rows.harmful, rows.harmless]) for code, rows in sources.items()}
+    return Fit(direction, directions.strength(harmful, harmless, direction), fitted, fit_map(both))
 
 
 def rows_of(
@@ -72,25 +52,39 @@ def rows_of(
     }
 
 
-def fit_from(
-    activations: ActivationSet,
-    sources: Sequence[str],
-    *,
-    layer: int,
-    position: str,
-    rank: int,
-    split: str = "train",
-) -> Gate:
-    """A gate, not yet calibrated for any target, from the sources' activations."""
-    fitted = fit_gate(rows_of(activations, sources, split, layer, position), rank)
+def fit_from(activations: ActivationSet, selection: Selection, position: str, split: str = "train") -> Gate:
+    """A gate, not yet calibrated for any target, of the form and from the sources that were selected."""
+    sources, layer = tuple(selection.held_out), selection.chosen.layer
+    fit = fit_gate(rows_of(activations, sources, split, layer, position), selection.chosen.form)
+    held_out = {language: held.scores for language, held in selection.held_out.items()}
     meta = GateMeta(
         layer=layer,
         position=position,
-        strength=fitted.strength,
-        transferred=Threshold(value=fitted.threshold, method="transferred", shots=0),
+        strength=fit.strength,
+        transferred=Threshold(
+            value=fit.fitted.threshold, method="transferred", shots=0, interval=_interval_of_centers(held_out)
+        ),
+        readout=selection.chosen.readout,
         model=activations.meta.model,
-        sources=tuple(sources),
+        sources=sources,
+        left_out=selection.left_out,
+        held_out=held_out,
+        candidates=selection.candidates,
         split=split,
         parents=activations.sources((lang, split, label) for lang in sources for label in LABELS),
     )
-    return Gate(fitted.direction, fitted.basis, fitted.readout, fitted.source, meta)
+    return Gate(
+        fit.direction,
+        fit.fitted.basis,
+        fit.fitted.readout,
+        SourceRows(fit.fitted.features, fit.fitted.labels),
+        meta,
+        languages=fit.languages,
+    )
+
+
+def _interval_of_centers(held_out: Mapping[str, ScoreSummary]) -> Interval | None:
+    try:
+        return estimate(list(held_out.values())).interval()
+    except CalibrationError:  # too few sources, or no transfer between them: nothing is known
+        return None

@@ -10,18 +10,32 @@ from recalib import artifact
 from recalib.artifact import Origin
 from recalib.errors import ArtifactError
 from recalib.fingerprint import Fingerprint
+from recalib.gate.identification import LanguageMap
 from recalib.gate.readout import Readout, SourceRows
+from recalib.gate.selection import Candidate
+from recalib.gate.summary import ScoreSummary
 from recalib.gate.threshold import Threshold
 
 SCHEMA = "recalib.gate/1"
 
 
 @dataclass(frozen=True)
+class LanguageIndex:
+    """What names the rows of the tensor `language_means`; see `LanguageMap`."""
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    radius: float
+
+
+@dataclass(frozen=True)
 class GateMeta:
     """Everything about a gate that is not a tensor; `strength` is the steering strength alpha.
 
-    `transferred` is the threshold of languages that were never calibrated. `parents` maps what the gate
-    was made from to its SHA-256.
+    `transferred` is the threshold of languages that were never calibrated. `held_out` summarises each
+    source's scores under the gate of the others, `left_out` has the AUC of sources that these ranked at
+    chance, `candidates` is what layer and form were chosen from. `parents` maps what the gate was made
+    from to its SHA-256.
     """
 
     layer: int
@@ -32,6 +46,11 @@ class GateMeta:
     sources: tuple[str, ...] = ()
     split: str | None = None
     thresholds: dict[str, Threshold] = field(default_factory=dict)
+    held_out: dict[str, ScoreSummary] = field(default_factory=dict)
+    left_out: dict[str, float] = field(default_factory=dict)
+    candidates: tuple[Candidate, ...] = ()
+    readout: str = "subspace"
+    language_index: LanguageIndex | None = None
     parents: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None
 
@@ -42,7 +61,8 @@ class Gate:
 
     `direction` [hidden] is the unit pooled harmfulness direction v, `basis` [hidden, rank] the subspace
     U, `readout` the source readout on U^T h, and `refits` the readouts of languages whose threshold rule
-    refits it. `source` holds the source rows' features, which such rules need.
+    refits it. `source` holds the source rows' features, which such rules need. `languages` tells the
+    language of a row; gates of other tools may lack it.
     """
 
     direction: np.ndarray
@@ -51,6 +71,7 @@ class Gate:
     source: SourceRows
     meta: GateMeta
     refits: Mapping[str, Readout] = field(default_factory=dict)
+    languages: LanguageMap | None = None
 
     @property
     def rank(self) -> int:
@@ -83,15 +104,21 @@ class Gate:
 
     def flags(self, rows: np.ndarray, language: str | None = None) -> np.ndarray:
         """Whether each of the rows [n, hidden] is flagged, as booleans [n]."""
-        return np.asarray(self.scores(rows, language) >= self.threshold_of(language).value)
+        return self.threshold_of(language).flags(self.scores(rows, language))
 
-    def with_threshold(self, language: str, readout: Readout, threshold: Threshold) -> "Gate":
-        """This gate with a language calibrated; the other languages stay as they are."""
+    def with_threshold(self, language: str, readout: Readout, threshold: Threshold, rows: np.ndarray) -> "Gate":
+        """This gate with a language calibrated; the other languages stay as they are.
+
+        `rows` [n, hidden] are prompts of the language, by which it is recognised from then on.
+        """
+        known = self.languages
+        if known is not None and language not in self.meta.sources:  # a source is known better already
+            known = known.with_language(language, rows)
         refits = {code: refit for code, refit in self.refits.items() if code != language}
         if readout is not self.readout:
             refits[language] = readout
         thresholds = {**self.meta.thresholds, language: threshold}
-        return replace(self, refits=refits, meta=replace(self.meta, thresholds=thresholds))
+        return replace(self, refits=refits, languages=known, meta=replace(self.meta, thresholds=thresholds))
 
     def save(self, path: Path | str) -> None:
         """Write the gate as one artifact, atomically; tensors are float32."""
@@ -109,7 +136,12 @@ class Gate:
             tensors[f"refit.{language}.bias"] = np.array(refit.bias)
         stored = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         stored["source_labels"] = self.source.labels.astype(np.uint8)
-        artifact.write(Path(path), SCHEMA, stored, replace(self.meta, origin=Origin.now()))
+        index = None
+        if self.languages is not None:
+            stored["language_basis"] = self.languages.basis.astype(np.float32)
+            stored["language_means"] = self.languages.means.astype(np.float32)
+            index = LanguageIndex(self.languages.names, self.languages.counts, self.languages.radius)
+        artifact.write(Path(path), SCHEMA, stored, replace(self.meta, language_index=index, origin=Origin.now()))
 
     @classmethod
     def load(cls, path: Path | str) -> "Gate":
@@ -137,7 +169,20 @@ class Gate:
             tensors.get("source_features", np.empty((0, rank), np.float32)),
             tensors.get("source_labels", np.empty(0, np.uint8)),
         )
-        return cls(tensors["direction"], tensors["basis"], readout, source, meta, refits)
+        languages = _language_map(tensors, meta.language_index, path)
+        return cls(tensors["direction"], tensors["basis"], readout, source, meta, refits, languages)
+
+
+def _language_map(tensors: Mapping[str, np.ndarray], index: LanguageIndex | None, path: Path) -> LanguageMap | None:
+    if index is None or "language_basis" not in tensors or "language_means" not in tensors:
+        return None
+    basis, means = tensors["language_basis"], tensors["language_means"]
+    known = len(index.names)
+    if basis.shape[:1] != tensors["direction"].shape or means.shape != (known, *basis.shape[1:]):
+        raise ArtifactError(f"{path}: the tensors that identify languages do not fit together")
+    if len(index.counts) != known or min(index.counts, default=1) < 1:
+        raise ArtifactError(f"{path}: {known} languages to identify, but counts {list(index.counts)}")
+    return LanguageMap(basis, means, index.names, index.counts, index.radius)
 
 
 def _check_shapes(tensors: Mapping[str, np.ndarray], path: Path) -> None:

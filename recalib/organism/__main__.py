@@ -18,7 +18,6 @@ from recalib.organism.world import LANGUAGES
 
 COMMAND = "python -m recalib.organism"
 POSITION = "t_post_inst"
-RANK = 10
 
 
 def build(model_dir: Path, gate_file: Path) -> None:
@@ -39,10 +38,12 @@ def build(model_dir: Path, gate_file: Path) -> None:
         layers = tuple(range(embedded.num_layers))
         extract_to(Path(folder), embedded, Plan(data, cells, layers, (POSITION,)))
         activations = ActivationSet(Path(folder))
-        layer, _ = selection.choose_layer(
-            layers, lambda index: fitting.rows_of(activations, HIGH, "train", index, POSITION), RANK
+        selected = selection.choose(
+            layers,
+            lambda layer: fitting.rows_of(activations, HIGH, "train", layer, POSITION),
+            selection.candidate_forms(len(HIGH)),
         )
-        gate = fitting.fit_from(activations, HIGH, layer=layer, position=POSITION, rank=RANK)
+        gate = fitting.fit_from(activations, selected, POSITION)
         gate.save(gate_file)
         judge = judges.find("organism")
         result = evaluate(embedded, gate, data, LANGUAGES, ("base",), judge, Settings(batch_size=96, max_new_tokens=24))

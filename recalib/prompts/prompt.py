@@ -9,6 +9,10 @@ from recalib import languages
 from recalib.errors import PromptError, UsageError
 
 LABELS = ("harmful", "harmless")
+UNLABELED = "unlabeled"
+"""What prompts are whose class nobody knows; they may help to calibrate, and nothing else."""
+
+KINDS = (*LABELS, UNLABELED)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from recalib.errors import PromptError
-from recalib.prompts.prompt import Prompt
+from recalib.prompts.prompt import UNLABELED, Prompt
 
 FIELDS = ("prompt", "language", "label", "split")
 DEFAULT_SPLIT = "train"
 _LABELS = {
     "harmful": ("harmful", "unsafe", "1", "true", "yes"),
     "harmless": ("harmless", "safe", "0", "false", "no"),
+    UNLABELED: (UNLABELED,),
 }
 _LABEL_OF = {word: label for label, words in _LABELS.items() for word in words}
 
@@ -114,7 +115,8 @@ def _prompt(row: Row, columns: Mapping[str, str], split: str) -> Prompt:
     label = _LABEL_OF.get(str(row.values.get(name["label"])).strip().lower())
     if label is None:
         raise PromptError(
-            f"{row.where}: column {name['label']!r} is {row.values.get(name['label'])!r}, not harmful or harmless",
+            f"{row.where}: column {name['label']!r} is {row.values.get(name['label'])!r}, "
+            "not harmful, harmless or unlabeled",
             fix="--columns label=NAME maps another one",
         )
     split = str(row.values.get(name["split"]) or split).strip()

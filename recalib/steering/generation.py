@@ -1,13 +1,14 @@
 """Completions of prompts, decided and steered by a gate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from recalib.gate.gate import Gate
 from recalib.lm.model import LanguageModel
-from recalib.steering.routing import routing
+from recalib.steering.routing import Router, routing
 
 MAX_NEW_TOKENS = 128
 BATCH_SIZE = 16
@@ -15,7 +16,7 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to complete; `language` None takes the gate's transferred threshold."""
+    """A prompt to complete; where `language` is None, the gate tells it from the prompt's activation."""
 
     prompt: str
     language: str | None = None
@@ -23,7 +24,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A prompt's completion and the gate's decision on it."""
+    """A prompt's completion and the gate's decision on it.
+
+    `language` is the one whose threshold was applied, `note` says why where it was the sources'.
+    """
 
     prompt: str
     language: str | None
@@ -31,6 +35,13 @@ class Completion:
     score: float
     threshold: float
     flagged: bool
+    deferred: bool = False
+    note: str | None = None
+
+
+OnDefer = Literal["steer", "pass", "refuse"]
+REFUSAL = "I cannot help with that."
+"""What stands in place of the answer to a deferred prompt where those are refused."""
 
 
 def generate(
@@ -39,23 +50,28 @@ def generate(
     requests: Sequence[Request],
     *,
     steer: bool = True,
+    on_defer: OnDefer = "steer",
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Iterator[list[Completion]]:
     """Greedy completions, a batch at a time, in the order of the requests.
 
-    With `steer` off the gate still decides, and the model answers as it would alone.
+    With `steer` off the gate still decides, and the model answers as it would alone. Prompts that the gate
+    defers are steered like flagged ones, passed, or answered with `REFUSAL`, as `on_defer` says.
     Raises ArtifactError if the gate was made with another model.
     """
     gate.meta.model.require_same(lm.fingerprint, "the gate", "the model in use")
     lm.require_layer(gate.meta.layer)
     for start in range(0, len(requests), batch_size):
-        yield _batch(lm, gate, requests[start : start + batch_size], steer, max_new_tokens)
+        part = requests[start : start + batch_size]
+        router = Router(gate, [r.language for r in part], steer, steer_deferred=on_defer == "steer")
+        completions = _batch(lm, router, part, max_new_tokens)
+        if on_defer == "refuse":
+            completions = [replace(c, completion=REFUSAL) if c.deferred else c for c in completions]
+        yield completions
 
 
-def _batch(
-    lm: LanguageModel, gate: Gate, requests: Sequence[Request], steer: bool, max_new_tokens: int
-) -> list[Completion]:
+def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_new_tokens: int) -> list[Completion]:
     encoded = [lm.chat.encode(request.prompt).ids for request in requests]
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
@@ -63,7 +79,7 @@ def _batch(
     for i, row in enumerate(encoded):
         ids[i, width - len(row) :] = torch.tensor(row)
         mask[i, width - len(row) :] = 1
-    with torch.inference_mode(), routing(lm, gate, [r.language for r in requests], steer) as router:
+    with torch.inference_mode(), routing(lm, router):
         output = lm.model.generate(
             input_ids=ids.to(lm.device),
             attention_mask=mask.to(lm.device),
@@ -72,11 +88,7 @@ def _batch(
             pad_token_id=lm.tokenizer.pad_token_id,
         )
     texts = lm.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-    decided = router.decisions
-    assert decided is not None, "generate ran the model, so the router has decided"
     return [
-        Completion(request.prompt, request.language, text.strip(), score, threshold, flagged)
-        for request, text, score, threshold, flagged in zip(
-            requests, texts, decided.scores, decided.thresholds, decided.flagged, strict=True
-        )
+        Completion(request.prompt, d.language, text.strip(), d.score, d.threshold, d.flagged, d.deferred, d.note)
+        for request, text, d in zip(requests, texts, router.decisions, strict=True)
     ]

@@ -7,12 +7,12 @@ before it is changed, so no second pass is needed.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from recalib.gate.decision import Decision, decide
 from recalib.gate.gate import Gate
 from recalib.lm.blocks import hidden_states, with_hidden_states
 from recalib.lm.model import LanguageModel
@@ -44,27 +44,21 @@ def route(h: Tensor, flagged: Tensor, direction: Tensor, strength: float, genera
     return torch.where(flagged[:, None, None], steered, ablate(h, direction))
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What the gate decided, per row in batch order: score, threshold and flag."""
-
-    scores: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    flagged: tuple[bool, ...]
-
-
 class Router:
     """The hook on the gate's block, for one batch of prompts that end at the last token (left-padded).
 
     The first pass after it is made is the one over the prompts, however long they are: there it decides.
-    Later passes see generated tokens only, or, without a cache, the whole sequence again.
+    Later passes see generated tokens only, or, without a cache, the whole sequence again. A language None
+    is told from the prompt's own activation. Rows deferred are steered as flagged ones where
+    `steer_deferred`, else as passed ones.
     """
 
-    def __init__(self, gate: Gate, languages: Sequence[str | None], steer: bool = True):
+    def __init__(self, gate: Gate, languages: Sequence[str | None], steer: bool = True, steer_deferred: bool = True):
         self.gate = gate
         self.languages = tuple(languages)
         self.steer = steer
-        self.decisions: Decisions | None = None
+        self.steer_deferred = steer_deferred
+        self.decisions: tuple[Decision, ...] = ()
         self._direction = torch.tensor(gate.direction, dtype=torch.float32)
         self._flagged = torch.empty(0)
         self._prompt_length = 0
@@ -72,7 +66,7 @@ class Router:
     def __call__(self, module: Any, inputs: Any, output: Any) -> Any:
         """Forward hook: the block's output, steered."""
         h = hidden_states(output)
-        if self.decisions is None:
+        if not self.decisions:
             self._decide(h)
         if not self.steer:
             return output
@@ -86,26 +80,20 @@ class Router:
         # beams and returned sequences repeat each prompt's row next to itself
         repeats = len(last) // len(self.languages)
         languages = [language for language in self.languages for _ in range(repeats)]
-        scores = [
-            float(self.gate.scores(row[None], language)[0]) for row, language in zip(last, languages, strict=True)
-        ]
-        thresholds = [self.gate.threshold_of(language).value for language in languages]
-        flagged = [s >= t for s, t in zip(scores, thresholds, strict=True)]
-        self.decisions = Decisions(tuple(scores), tuple(thresholds), tuple(flagged))
-        self._flagged = torch.tensor(flagged, device=h.device)
+        self.decisions = tuple(decide(self.gate, last, languages))
+        steered = [d.flagged or (d.deferred and self.steer_deferred) for d in self.decisions]
+        self._flagged = torch.tensor(steered, device=h.device)
         self._direction = self._direction.to(h.device)
         self._prompt_length = h.shape[1]
 
 
 @contextlib.contextmanager
-def routing(lm: LanguageModel, gate: Gate, languages: Sequence[str | None], steer: bool = True) -> Iterator[Router]:
-    """Within the block, the model's next batch is routed by the gate; afterwards it is as before.
+def routing(lm: LanguageModel, router: Router) -> Iterator[Router]:
+    """Within the block, the model's next batch is routed; afterwards it is as before.
 
-    `languages` has one entry a prompt; None takes the transferred threshold. With `steer` off the gate
-    only decides. The model's weights are never touched.
+    The model's weights are never touched.
     """
-    router = Router(gate, languages, steer)
-    handle = lm.blocks[gate.meta.layer].register_forward_hook(router)
+    handle = lm.blocks[router.gate.meta.layer].register_forward_hook(router)
     try:
         yield router
     finally:

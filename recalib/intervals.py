@@ -18,6 +18,26 @@ def exact(successes: int, n: int) -> Interval | None:
     return float(interval.low), float(interval.high)
 
 
+def size_for(rate: float, half_width: float) -> int:
+    """The smallest n at which the exact interval of an observed `rate` is at most twice `half_width` wide.
+
+    Bisection between powers of two; rounding of the count makes widths wobble by one or two in n.
+    """
+
+    def wide(n: int) -> bool:
+        low, high = exact(round(rate * n), n) or (0.0, 1.0)
+        return high - low > 2 * half_width
+
+    high = 1
+    while wide(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if wide(middle) else (low, middle)
+    return high
+
+
 def macro_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Interval | None:
     """Percentile bootstrap of the mean over groups of mean(a) - mean(b).
 
