@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,3 +67,24 @@ def organism() -> Any:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden gate's inputs as a folder of activations."""
+    out = tmp_path_factory.mktemp("golden")
+    script = REPO / "examples" / "bench" / "golden_activations.py"
+    subprocess.run([sys.executable, str(script), str(shared / "golden" / "gate.safetensors"), str(out)], check=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def organism_activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Activations of the embedded model's train and test prompts, at all layers."""
+    from recalib.cli.app import app
+
+    out = tmp_path_factory.mktemp("organism") / "activations"
+    command = ["extract", "--langs", "high,low", "--splits", "train,test", "--out", str(out), "--json", "-q"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return out

@@ -12,18 +12,10 @@ from recalib.languages import HIGH, LOW
 from recalib.prompts import LABELS, load, prompt_id
 
 
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory):
+@pytest.fixture
+def extracted(organism_activations):
     """Activations of the sources' and targets' prompts, extracted once."""
-    from typer.testing import CliRunner
-
-    from recalib.cli.app import app
-
-    folder = tmp_path_factory.mktemp("pipeline") / "activations"
-    command = ["extract", "--langs", "high,low", "--splits", "train,test", "--out", str(folder), "--json", "-q"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    return folder
+    return organism_activations
 
 
 @pytest.fixture
@@ -160,7 +152,8 @@ def test_steer_rows_come_in_input_order(recalib, fitted, tmp_path):
         for r in ran.json
     )
     assert all(r["flagged"] == (r["score"] >= r["threshold"]) for r in ran.json)
-    assert "not calibrated" in ran.err
+    assert "sw not calibrated" in ran.err
+    assert all("sw is not calibrated" in r["note"] for r in ran.json if r["language"] == "sw")
     assert recalib(*command, "--out", out).code == 0
     assert [json.loads(line) for line in out.read_text().splitlines()] == ran.json
     plain = recalib(*command, "--json", "--no-steer").json
