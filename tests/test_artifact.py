@@ -121,7 +121,7 @@ def test_a_gate_survives_the_disk(tmp_path):
     gate = gate.with_threshold(
         "sw", refit, Threshold(1.0, "f1", 4, seed=7, harmful_shot_ids=(1, 2, 3, 4)), np.ones((4, 8))
     )
-    gate = gate.with_threshold("yo", gate.readout, Threshold(2.0, "midpoint", 1))
+    gate = gate.with_threshold("yo", gate.readout, Threshold(2.0, "midpoint", 1), np.ones((2, 8)))
     gate.save(tmp_path / "g.safetensors")
     loaded = Gate.load(tmp_path / "g.safetensors")
     assert replace(loaded.meta, origin=None) == gate.meta

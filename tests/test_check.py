@@ -1,5 +1,6 @@
 """calibrate with and without labels, guarantees and `check`, through the command line."""
 
+import copy
 import json
 
 import numpy as np
@@ -133,12 +134,10 @@ def test_an_unchanged_model_holds_and_a_changed_one_drifts(recalib, gate, organi
     assert set(Gate.load(out).meta.thresholds) == {"sw", "yo"}
     assert recalib("check", "--gate", gate, "--activations", organism_activations).code == 0
 
-    import copy
-
     changed = copy.deepcopy(organism.model)
     with torch.no_grad():
-        for parameter in changed.model.layers[-1].parameters():
-            parameter.mul_(-0.7)
+        for parameter in changed.model.layers[3:].parameters():
+            parameter.zero_()
     changed.save_pretrained(tmp_path / "changed")
     organism.tokenizer.save_pretrained(tmp_path / "changed")
     ran = recalib("check", "--gate", gate, "--model", tmp_path / "changed", "--data", "organism")

@@ -1,7 +1,6 @@
 """The study of shots, and that the default rule does what the documentation says of it, on both data sets."""
 
 import json
-import time
 from statistics import mean
 
 import pytest
@@ -11,7 +10,7 @@ METHODS = "f1,midpoint,shrunk,mixture,joint"
 
 @pytest.fixture(scope="module", params=["organism", "golden"])
 def studied(request, tmp_path_factory):
-    """The study's JSON on a gate chosen by default, and how long it took in seconds."""
+    """The study's JSON on a gate chosen by default."""
     from typer.testing import CliRunner
 
     from recalib.cli.app import app
@@ -22,7 +21,6 @@ def studied(request, tmp_path_factory):
     study = ["eval", "--gate", str(gate), "--activations", str(activations), "--langs", "low", "--study", "shots"]
     runner = CliRunner()
     assert runner.invoke(app, fit).exit_code == 0
-    started = time.monotonic()
     result = runner.invoke(app, [*study, "--shots", "0,1,2,4", "--draws", "60", "--out", str(out), "--json", "-q"])
     assert result.exit_code == 0, result.output
     assert (out / "shots.png").read_bytes().startswith(b"\x89PNG")

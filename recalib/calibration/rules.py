@@ -21,8 +21,11 @@ SEPARATION = 1.0
 WIDEST = 1.5
 """The widest interval of the threshold, in units of the gap, that unlabelled rows may leave."""
 
-INVERTED = -2.0
-"""Shots whose gap lies this many standard errors below zero contradict the gate."""
+FEW = 4
+INVERTED = -1.0
+"""Fewer shots than `FEW` contradict the gate if their gap lies this many standard errors below zero.
+
+With so few a gap below zero may be chance; with more, any does."""
 
 
 @dataclass(frozen=True)
@@ -146,4 +149,4 @@ def _contradicts(scores: Scores, prior: ScorePrior) -> np.ndarray:
     """Whether labelled shots lie so far the wrong way round that chance does not explain it, [draws]."""
     n, m = scores.harmful.shape[1], scores.harmless.shape[1]
     error = np.sqrt(prior.harmful_variance / n + prior.harmless_variance / m)
-    return np.asarray(gap_of_shots(scores) < INVERTED * error)
+    return np.asarray(gap_of_shots(scores) < (INVERTED * error if min(n, m) < FEW else 0.0))

@@ -74,7 +74,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=Text(caption) if caption else None)
     result.caption_justify = "left"
     for i, column in enumerate(columns):
-        result.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
+        result.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
     for row in rows:
         result.add_row(*map(Text, row))
     return result

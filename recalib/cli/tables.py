@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recalib.cli.output import percent, table
+from recalib.languages import name
 
 if TYPE_CHECKING:
     from recalib.evaluation.drift import Drift
@@ -88,8 +89,9 @@ def candidate_table(candidates: "Sequence[Candidate]", chosen: "Candidate") -> A
 def threshold_table(meta: "GateMeta", languages: "Sequence[str]") -> Any:
     """Thresholds of these languages, and the one for all others."""
     named = {code: meta.thresholds[code] for code in languages}
-    rows = [_threshold_row(code, t) for code, t in {**named, "(other)": meta.transferred}.items()]
-    columns = ("language", "threshold", "best lies in", "resampled", "method", "shots", "unlabelled", "from")
+    rows = [_threshold_row(f"{code} {name(code)}", t) for code, t in named.items()]
+    rows.append(_threshold_row("(other)", meta.transferred))
+    columns = ("language", "threshold", "best lies in", "resampled", "rule", "examples")
     caption = (
         "best lies in: 95 % credible interval of the language's best threshold; "
         "resampled: 10th to 90th percentile with the examples drawn again"
@@ -97,18 +99,10 @@ def threshold_table(meta: "GateMeta", languages: "Sequence[str]") -> Any:
     return table(columns, rows, caption)
 
 
-def _threshold_row(code: str, t: "Threshold") -> tuple[str, ...]:
+def _threshold_row(language: str, t: "Threshold") -> tuple[str, ...]:
     value = f"{t.value:.2f}" if t.defer_from is None else f"{t.value:.2f}, defers from {t.defer_from:.2f}"
-    return (
-        code,
-        value,
-        _range(t.interval),
-        _range(t.resampled),
-        t.method,
-        str(t.shots),
-        str(t.unlabeled),
-        t.source or "-",
-    )
+    examples = f"{t.shots}+{t.shots}" + (f", {t.unlabeled} unlabelled" if t.unlabeled else "")
+    return (language, value, _range(t.interval), _range(t.resampled), t.method, examples)
 
 
 def _range(interval: tuple[float, float] | None) -> str:

@@ -30,6 +30,12 @@ class Design:
     prevalence: float = 0.2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise UsageError for an unknown method."""
+        for method in self.methods:
+            if method not in RULES:
+                raise UsageError(f"--methods: {method!r} is not one of {', '.join(RULES)}")
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -81,11 +87,8 @@ def study(
 
     All methods see the same draws. Rules without labels are run once, at 0 shots; with 0 shots and labels
     wanted, the transferred threshold stands.
-    Raises UsageError for an unknown method, CalibrationError if a class has too few rows.
+    Raises CalibrationError if a class has too few rows.
     """
-    for method in design.methods:
-        if method not in RULES:
-            raise UsageError(f"--methods: {method!r} is not one of {', '.join(RULES)}")
     rows = []
     for number, language in enumerate(languages):
         data = _load(activations, gate, language)

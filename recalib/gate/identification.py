@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-RANK = 64
+RANK = 32
 RADIUS_QUANTILE = 0.999
 RADIUS_SLACK = 1.5
 """Languages beyond the sources spread more than these; so much farther still counts as near."""
@@ -70,9 +70,11 @@ def fit_map(languages: Mapping[str, np.ndarray]) -> LanguageMap:
     principal = PCA(n_components=rank, random_state=0).fit(rows).components_.T
     projected = {name: part.astype(np.float64) @ principal for name, part in languages.items()}
     residuals = np.concatenate([part - part.mean(0) for part in projected.values()])
-    covariance = LedoitWolf(assume_centered=True).fit(residuals).covariance_
-    values, vectors = np.linalg.eigh(covariance)
-    whitening = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max()))
+    # scaled first, so that the shrinkage is towards the diagonal and spares the small variances
+    scale = residuals.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(LedoitWolf(assume_centered=True).fit(residuals / scale).covariance_)
+    whitening = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max())) / scale[:, None]
     own = np.sqrt(((residuals @ whitening) ** 2).sum(1))
     return LanguageMap(
         basis=principal @ whitening,

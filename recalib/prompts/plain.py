@@ -22,7 +22,7 @@ def read(file: Path) -> list[PlainPrompt]:
     """
     prompts = _read_rows(file) if file.suffix.lower() in (".jsonl", ".json") else _read_lines(file)
     if not prompts:
-        raise PromptError(f"{file}: holds no prompts")
+        raise PromptError(f"{file}: there are no prompts in it", fix="name another file with --prompts or --unlabeled")
     return prompts
 
 
