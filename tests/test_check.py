@@ -153,3 +153,16 @@ def test_check_explains_what_it_lacks(recalib, gate, tmp_path):
     assert ran.code == 1
     assert "8 of the shots are not in this source" in ran.err
     assert "--data organism" in ran.err
+
+
+def test_what_fit_gate_is_told_it_does(recalib, organism_activations, tmp_path):
+    command = ["fit-gate", "--activations", organism_activations, "--layer", 5, "--json", "-q", "--out", tmp_path / "g"]
+    told = recalib(*command, "--rank", 3, "--readout", "subspace").json
+    assert (told["layer"], told["readout"], told["rank"]) == (5, "subspace", 3)
+    assert recalib(*command, "--readout", "ridge").json["rank"] == 1
+    both = recalib(*command, "--rank", 3).json["candidates"]
+    assert {(c["readout"], c["rank"]) for c in both} == {("subspace", 3), ("ridge", 1)}
+    document = recalib("inspect", tmp_path / "g", "--json").json
+    assert [c["layer"] for c in document["candidates"]] == [5, 5]
+    for extra in (["--rank", "many"], ["--readout", "magic"], ["--rank", 2, "--readout", "ridge"]):
+        assert recalib(*command, *extra).code == 2

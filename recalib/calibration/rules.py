@@ -34,17 +34,14 @@ class Rule:
 
     `refits`: the readout is fitted again on source rows and shots before scores are taken, so that
     the scores of the shots are no longer those of fresh prompts and no guarantee can be given on them.
+    `needs_prior`: it cannot do without the spread of the sources' scores.
     """
 
     thresholds: Callable[[Scores, ScorePrior | None, int], np.ndarray]
     labelled: bool = True
     unlabeled: bool = False
     refits: bool = False
-
-    @property
-    def needs_prior(self) -> bool:
-        """Whether it cannot do without the sources' score spread."""
-        return self.thresholds not in (f1, midpoint)
+    needs_prior: bool = True
 
 
 def f1(scores: Scores, prior: ScorePrior | None = None, seed: int = 0) -> np.ndarray:
@@ -80,8 +77,8 @@ def joint(scores: Scores, prior: ScorePrior, seed: int = 0) -> np.ndarray:
 
 
 RULES: dict[str, Rule] = {
-    "f1": Rule(f1, refits=True),
-    "midpoint": Rule(midpoint),
+    "f1": Rule(f1, refits=True, needs_prior=False),
+    "midpoint": Rule(midpoint, needs_prior=False),
     "shrunk": Rule(shrunk),  # type: ignore[arg-type]
     "mixture": Rule(mixture, labelled=False, unlabeled=True),  # type: ignore[arg-type]
     "joint": Rule(joint, unlabeled=True),  # type: ignore[arg-type]

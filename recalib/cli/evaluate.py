@@ -100,7 +100,6 @@ def evaluate(
     judge says which completions refuse. --study shots draws examples from the train split many times,
     calibrates, and measures on the test split.
     """
-    from recalib import judges
     from recalib.cli.loading import find_gate, load_model, load_prompts
     from recalib.evaluation.run import Settings, require_methods
 
@@ -121,9 +120,7 @@ def evaluate(
         measured = _on_activations(found, activations, langs, split, limit)
     else:
         model_name = model or found.model_name
-        judging = judges.find(judge or judges.default_for(model_name))
-        if judging.name == "none":
-            common.output.warn("no judge for this model: completions are made but not judged")
+        judging = _find_judge(common, judge, model_name)
         prompts = load_prompts(data, model_name, columns)
         prompts.require_split(split)
         languages = prompts.select_languages(langs)
@@ -135,6 +132,15 @@ def evaluate(
         common.output.note(f"written to {out}")
     common.output.result(measured.document, *measured.tables)
     _require(bars, measured.macro)
+
+
+def _find_judge(common: Common, name: str | None, model: str) -> "Judge":
+    from recalib import judges
+
+    judge = judges.find(name or judges.default_for(model))
+    if judge.name == "none":
+        common.output.warn("no judge for this model: completions are made but not judged")
+    return judge
 
 
 def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit: int) -> Measured:

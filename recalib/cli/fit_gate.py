@@ -9,11 +9,14 @@ import typer
 
 from recalib.cli.common import Common, command
 from recalib.cli.loading import DEFAULT_GATE
+from recalib.cli.output import Output
 from recalib.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from recalib.activations import ActivationSet
     from recalib.gate.forms import Form, LanguageRows
+    from recalib.gate.gate import Gate
+    from recalib.gate.selection import Selection
 
 AUTO = "auto"
 
@@ -42,7 +45,6 @@ def fit_gate(
     that one, with the threshold that it brings along.
     """
     from recalib.activations import ActivationSet
-    from recalib.cli.tables import candidate_table
     from recalib.gate import fitting, selection
 
     folder = ActivationSet(activations)
@@ -60,39 +62,50 @@ def fit_gate(
             return loaded
 
         selected = selection.choose(layers, rows, forms, keep_all_sources)
-    chosen = selected.chosen
+    _warn(common.output, selected)
+    gate = fitting.fit_from(folder, selected, read_at, split)
+    gate.save(out)
+    _show(common.output, gate, selected, out)
+    common.output.note(f"next: recalib calibrate --gate {out} --lang sw --shots 4")
+
+
+def _warn(output: Output, selected: "Selection") -> None:
+    from recalib.gate.selection import CHANCE_AUC
+
     for language, auc in selected.left_out.items():
-        common.output.warn(
+        output.warn(
             f"{language} left out: the gate of the other sources ranks it at chance or inverted (AUC {auc:.2f}); "
             "--keep-all-sources keeps it"
         )
-    if chosen.balanced_accuracy < selection.CHANCE_AUC:
-        common.output.warn(
-            f"the best candidate decides on {100 * chosen.balanced_accuracy:.0f} % of a source language left out, "
-            "near chance: this gate will not transfer; extract more layers or more prompts"
+    if selected.chosen.balanced_accuracy < CHANCE_AUC:
+        output.warn(
+            f"the best candidate decides on {100 * selected.chosen.balanced_accuracy:.0f} % of a source language left "
+            "out, near chance: this gate will not transfer; extract more layers or more prompts"
         )
-    gate = fitting.fit_from(folder, selected, read_at, split)
-    gate.save(out)
+
+
+def _show(output: Output, gate: "Gate", selected: "Selection", out: Path) -> None:
+    from recalib.cli.tables import candidate_table
+
+    chosen, meta = selected.chosen, gate.meta
     document = {
         "gate": str(out),
         "layer": chosen.layer,
-        "position": read_at,
+        "position": meta.position,
         "readout": chosen.readout,
         "rank": gate.rank,
-        "sources": list(gate.meta.sources),
+        "sources": list(meta.sources),
         "left_out": selected.left_out,
-        "strength": gate.meta.strength,
-        "transferred_threshold": gate.meta.transferred.value,
+        "strength": meta.strength,
+        "transferred_threshold": meta.transferred.value,
         "candidates": [asdict(candidate) for candidate in selected.candidates],
     }
     tables: list[Any] = [candidate_table(selected.candidates, chosen)] if len(selected.candidates) > 1 else []
-    common.output.result(
-        document,
-        *tables,
-        f"{out}: layer {chosen.layer}, {chosen.readout}, rank {gate.rank}, strength {gate.meta.strength:.2f}, "
-        f"from {', '.join(gate.meta.sources)}",
+    summary = (
+        f"{out}: layer {chosen.layer}, {chosen.readout}, rank {gate.rank}, strength {meta.strength:.2f}, "
+        f"from {', '.join(meta.sources)}"
     )
-    common.output.note(f"next: recalib calibrate --gate {out} --lang sw --shots 4")
+    output.result(document, *tables, summary)
 
 
 def _require_cells(folder: "ActivationSet", languages: Sequence[str], split: str) -> None:
@@ -111,14 +124,10 @@ def _forms(readout: str, rank: str, sources: int) -> "list[Form]":
         raise UsageError(f"--readout {readout!r} is not one of {AUTO}, {', '.join(READOUTS)}")
     if readout == "ridge" and rank not in (AUTO, "1"):
         raise UsageError("--rank goes with --readout subspace; a ridge readout has rank 1")
-    wanted = None if rank == AUTO else _number(rank, "rank", 1)
-    if readout == "subspace" and wanted is not None:
-        return [Form("subspace", wanted)]
-    return [
-        form
-        for form in candidate_forms(sources)
-        if readout in (AUTO, form.readout) and (wanted is None or form.readout == "ridge" or form.rank == wanted)
-    ]
+    forms = list(candidate_forms(sources))
+    if rank != AUTO:
+        forms = [Form("subspace", _number(rank, "rank", 1)), *(form for form in forms if form.readout == "ridge")]
+    return [form for form in forms if readout in (AUTO, form.readout)]
 
 
 def _number(text: str, option: str, least: int) -> int:
