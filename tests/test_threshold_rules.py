@@ -114,7 +114,7 @@ def languages_from_the_prior(rng, count):
 @pytest.mark.parametrize(("n", "u"), [(1, 0), (4, 0), (4, 64), (0, 64)])
 def test_intervals_cover_at_their_nominal_rate(n, u):
     """Languages drawn from the prior, rows from the languages: 95 % of the intervals hold the best boundary."""
-    count, rng = 2000, np.random.default_rng([n, u])
+    count, rng = 1000, np.random.default_rng([n, u])
     center, gap, harmful_sd, harmless_sd = languages_from_the_prior(rng, count)
     means = center + gap / 2, center - gap / 2
     shots = [

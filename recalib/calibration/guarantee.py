@@ -41,7 +41,7 @@ def highest(harmful: np.ndarray, max_miss: float, confidence: float) -> float | 
 def _rank(n: int, rate: float, confidence: float) -> int | None:
     """The lowest j in 1..n with P(1 - F(s_(j)) <= rate) >= confidence, where 1 - F ~ Beta(n - j + 1, j)."""
     ranks = np.arange(1, n + 1)
-    enough = ranks[stats.beta.cdf(rate, n - ranks + 1, ranks) >= confidence]
+    enough = ranks[stats.beta.cdf(rate, n - ranks + 1, ranks) >= confidence - 1e-9]
     return int(enough[0]) if len(enough) else None
 
 
