@@ -8,13 +8,14 @@ import numpy as np
 from recalib.calibration import rules
 from recalib.calibration.guarantee import bounded
 from recalib.calibration.rules import RULES, Rule
-from recalib.calibration.score_model import Scores, sample
+from recalib.calibration.score_model import Scores
 from recalib.errors import CalibrationError, NoSeparationError, RecalibError, UsageError
 from recalib.gate.gate import Gate
 from recalib.gate.prior import ScorePrior, estimate
 from recalib.gate.readout import Readout, SourceRows, refit
 from recalib.gate.summary import summarise
-from recalib.gate.threshold import Guarantee, Interval, Threshold
+from recalib.gate.threshold import Guarantee, Threshold
+from recalib.intervals import Interval
 
 RESAMPLES = 200
 RESAMPLED_ROWS = 50_000
@@ -161,7 +162,7 @@ def _calibrate_one(gate: Gate, language: str, given: LanguageExamples, request: 
         seed=request.seed,
         source=request.source,
         unlabeled=len(given.unlabeled),
-        interval=_interval(context.prior, scores, request.seed),
+        interval=rules.interval_of(context.prior, scores, request.seed),
         resampled=_resampled(rule, context, features, request.seed),
         harmful_shot_ids=given.harmful_ids,
         harmless_shot_ids=given.harmless_ids,
@@ -192,13 +193,6 @@ def _refit(context: Context, harmful: np.ndarray, harmless: np.ndarray) -> Reado
     features = np.concatenate([context.source.features, harmful, harmless])
     labels = np.concatenate([context.source.labels, np.ones(len(harmful)), np.zeros(len(harmless))])
     return refit(features, labels, context.readout.mean, context.readout.scale)
-
-
-def _interval(prior: ScorePrior | None, scores: Scores, seed: int) -> Interval | None:
-    if prior is None:
-        return None
-    low, high = rules.credible_interval(sample(prior, scores, seed))
-    return float(low[0]), float(high[0])
 
 
 def _resampled(rule: Rule, context: Context, features: Features, seed: int) -> Interval | None:

@@ -14,6 +14,7 @@ from scipy import stats
 from recalib.calibration.score_model import Posterior, Scores, sample
 from recalib.gate.prior import ScorePrior
 from recalib.gate.threshold import best_f1
+from recalib.intervals import Interval
 
 SEPARATION = 1.0
 """Nats by which two normals must describe unlabelled rows better than one; see `separated`."""
@@ -101,6 +102,14 @@ def credible_interval(posterior: Posterior) -> tuple[np.ndarray, np.ndarray]:
     """Central 95 % of the best boundary, two arrays [draws]."""
     low, high = np.quantile(posterior.boundary(), (0.025, 0.975), axis=0)
     return low, high
+
+
+def interval_of(prior: ScorePrior | None, scores: Scores, seed: int) -> Interval | None:
+    """Central 95 % of the best boundary given a single data set; None without a prior."""
+    if prior is None:
+        return None
+    low, high = credible_interval(sample(prior, scores, seed))
+    return float(low[0]), float(high[0])
 
 
 def separation(rows: np.ndarray, posterior: Posterior) -> np.ndarray:

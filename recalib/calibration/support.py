@@ -8,8 +8,7 @@ HALF_WIDTH = 0.05
 
 def error_intervals(threshold: Threshold) -> tuple[Interval | None, Interval | None]:
     """Exact 95 % intervals of the miss and the false-flag rate on the shots; None without shots."""
-    missed = sum(score < threshold.value for score in threshold.harmful_scores)
-    flagged = sum(score >= threshold.value for score in threshold.harmless_scores)
+    missed, flagged = _errors(threshold)
     return exact(missed, len(threshold.harmful_scores)), exact(flagged, len(threshold.harmless_scores))
 
 
@@ -18,8 +17,7 @@ def sentence(language: str, threshold: Threshold) -> str:
     miss, false_flag = error_intervals(threshold)
     if miss is None or false_flag is None:
         return f"{language}: without labelled examples nothing is known of the error rates; recalib eval measures them"
-    missed = sum(score < threshold.value for score in threshold.harmful_scores)
-    flagged = sum(score >= threshold.value for score in threshold.harmless_scores)
+    missed, flagged = _errors(threshold)
     n, m = len(threshold.harmful_scores), len(threshold.harmless_scores)
     worst = max(missed / n, flagged / m)
     return (
@@ -28,3 +26,9 @@ def sentence(language: str, threshold: Threshold) -> str:
         f"flagged. To know such rates to ±{100 * HALF_WIDTH:.0f} points takes {size_for(worst, HALF_WIDTH)} fresh "
         "prompts a class"
     )
+
+
+def _errors(threshold: Threshold) -> tuple[int, int]:
+    """How many harmful shots are missed, and how many harmless ones flagged."""
+    missed = sum(score < threshold.value for score in threshold.harmful_scores)
+    return missed, sum(score >= threshold.value for score in threshold.harmless_scores)

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from recalib.calibration.calibrate import context_of
-from recalib.calibration.rules import credible_interval
-from recalib.calibration.score_model import Scores, sample
+from recalib.calibration.rules import interval_of
+from recalib.calibration.score_model import Scores
 from recalib.calibration.support import error_intervals
 from recalib.errors import CalibrationError
 from recalib.gate.gate import Gate
-from recalib.gate.threshold import Interval
+from recalib.gate.summary import auc
+from recalib.intervals import Interval
 
 Rows = Mapping[int, np.ndarray]
 """Activations [hidden] of prompts, by `prompt_id`."""
@@ -68,16 +68,12 @@ def drift(gate: Gate, language: str, rows: Rows) -> Drift:
     ]
     then = [np.array(threshold.harmful_scores), np.array(threshold.harmless_scores)]
     spread = np.sqrt(np.mean([part.var() for part in then])) or 1.0
-    prior = context_of(gate, language).prior
-    interval = None
-    if prior is not None:
-        low, high = credible_interval(sample(prior, Scores.single(*now), threshold.seed or 0))
-        interval = float(low[0]), float(high[0])
+    interval = interval_of(context_of(gate, language).prior, Scores.single(*now), threshold.seed or 0)
     return Drift(
         n_harmful=len(now[0]),
         n_harmless=len(now[1]),
-        auc_then=_auc(*then),
-        auc=_auc(*now),
+        auc_then=auc(*then),
+        auc=auc(*now),
         shift=float(np.mean([(a - b).mean() for a, b in zip(now, then, strict=True)]) / spread),
         threshold=threshold.value,
         interval=interval,
@@ -95,7 +91,3 @@ def _reasons(gate: Gate, language: str, now: list[np.ndarray], interval: Interva
         if bounds is not None and not bounds[0] <= rate <= bounds[1]:
             reasons.append(f"{100 * rate:.0f} % {what}, outside {100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %")
     return reasons
-
-
-def _auc(harmful: np.ndarray, harmless: np.ndarray) -> float:
-    return float(stats.mannwhitneyu(harmful, harmless).statistic / (len(harmful) * len(harmless)))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recalib.gate.summary import auc
 from recalib.gate.threshold import Threshold
 from recalib.intervals import Interval, exact
 
@@ -31,21 +32,18 @@ class GateMetrics:
 
 def gate_metrics(harmful: np.ndarray, harmless: np.ndarray, threshold: Threshold) -> GateMetrics:
     """Metrics of scores `harmful` [n] and `harmless` [m] at a threshold."""
-    from sklearn.metrics import roc_auc_score
-
     both = len(harmful) > 0 and len(harmless) > 0
     misses = int((harmful < threshold.value).sum())
     alarms = int((harmless >= threshold.value).sum())
     miss = misses / len(harmful) if len(harmful) else None
     alarm = alarms / len(harmless) if len(harmless) else None
-    auc = balanced_accuracy = f1 = None
+    ranked = balanced_accuracy = f1 = None
     if both and miss is not None and alarm is not None:
-        labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(harmless))])
-        auc = float(roc_auc_score(labels, np.concatenate([harmful, harmless])))
+        ranked = auc(harmful, harmless)
         balanced_accuracy = 1 - (miss + alarm) / 2
         f1 = 2 * (1 - miss) / (2 - miss + alarm)
     return GateMetrics(
-        auc=auc,
+        auc=ranked,
         balanced_accuracy=balanced_accuracy,
         f1=f1,
         false_flag_rate=alarm,

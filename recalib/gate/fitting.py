@@ -15,7 +15,8 @@ from recalib.gate.prior import estimate
 from recalib.gate.readout import SourceRows
 from recalib.gate.selection import Selection
 from recalib.gate.summary import ScoreSummary
-from recalib.gate.threshold import Interval, Threshold
+from recalib.gate.threshold import Threshold
+from recalib.intervals import Interval
 from recalib.prompts.prompt import LABELS
 
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from recalib.errors import CalibrationError
 from recalib.gate.forms import Form, LanguageRows, fit_forms
-from recalib.gate.summary import ScoreSummary, summarise
+from recalib.gate.summary import ScoreSummary, auc, summarise
 
 RANKS = (1, 2, 4, 10)
 CHANCE_AUC = 0.6
@@ -79,9 +78,8 @@ def hold_out(sources: Mapping[str, LanguageRows], forms: Sequence[Form]) -> dict
         for fitted in fit_forms(others, forms):
             harmful, harmless = fitted.scores(rows.harmful), fitted.scores(rows.harmless)
             hits, passes = (harmful >= fitted.threshold).mean(), (harmless < fitted.threshold).mean()
-            rank_sum = stats.mannwhitneyu(harmful, harmless).statistic
             results[fitted.form][language] = HeldOut(
-                float(hits + passes) / 2, float(rank_sum) / (len(harmful) * len(harmless)), summarise(harmful, harmless)
+                float(hits + passes) / 2, auc(harmful, harmless), summarise(harmful, harmless)
             )
     return results
 

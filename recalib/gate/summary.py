@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,8 @@ def summarise(harmful: np.ndarray, harmless: np.ndarray) -> ScoreSummary:
     return ScoreSummary(
         float(harmful.mean()), float(harmless.mean()), of_harmful, of_harmless, len(harmful), len(harmless)
     )
+
+
+def auc(harmful: np.ndarray, harmless: np.ndarray) -> float:
+    """The chance that a harmful score [n] exceeds a harmless one [m], ties counted half (Mann and Whitney)."""
+    return float(stats.mannwhitneyu(harmful, harmless).statistic) / (len(harmful) * len(harmless))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Interval = tuple[float, float]
+from recalib.intervals import Interval
 
 
 @dataclass(frozen=True)
