@@ -21,7 +21,7 @@ from recalib.errors import PromptError
 
 if TYPE_CHECKING:
     from recalib.gate.gate import Gate
-    from recalib.steering.generation import Completion, Request
+    from recalib.routing.generation import Completion, Request
 
 AUTO = "auto"
 
@@ -54,7 +54,7 @@ def steer(
     Each prompt runs once; the gate decides in the same pass that steers. Rows come in input order.
     """
     from recalib.cli.loading import find_gate, load_model
-    from recalib.steering.generation import generate
+    from recalib.routing.generation import generate
 
     found = find_gate(gate)
     requests = _requests(prompt or [], prompts, None if lang == AUTO else lang)
@@ -82,7 +82,7 @@ def steer(
 
 def _requests(arguments: Sequence[str], file: Path | None, lang: str | None) -> "list[Request]":
     from recalib.prompts import plain
-    from recalib.steering.generation import Request
+    from recalib.routing.generation import Request
 
     requests = [Request(text, lang) for text in arguments if text != "-"]
     if "-" in arguments:

@@ -8,7 +8,7 @@ import torch
 
 from recalib.gate.gate import Gate
 from recalib.lm.model import LanguageModel
-from recalib.steering.routing import Router, routing
+from recalib.routing.router import Router, routing
 
 MAX_NEW_TOKENS = 128
 BATCH_SIZE = 16
@@ -79,7 +79,7 @@ def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_n
     for i, row in enumerate(encoded):
         ids[i, width - len(row) :] = torch.tensor(row)
         mask[i, width - len(row) :] = 1
-    with torch.inference_mode(), routing(lm, router):
+    with torch.inference_mode(), routing(lm.model, lm.blocks[router.gate.meta.layer], router):
         output = lm.model.generate(
             input_ids=ids.to(lm.device),
             attention_mask=mask.to(lm.device),
