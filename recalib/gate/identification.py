@@ -31,7 +31,7 @@ class LanguageMap:
 
     def cosines(self, rows: np.ndarray) -> np.ndarray:
         """Cosine [n, languages] between rows [n, hidden] and every language's direction."""
-        return _directions(rows, self.basis, self.center) @ self.directions.T
+        return np.asarray(_directions(rows, self.basis, self.center) @ self.directions.T)
 
     def identify(self, rows: np.ndarray) -> list[str | None]:
         """The language of each of the rows [n, hidden]; None where none is near."""
