@@ -16,10 +16,14 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to complete; where `language` is None, the gate tells it from the prompt's activation."""
+    """A prompt to complete; where `language` is None, the gate tells it from the prompt's activation.
+
+    `history` has the turns of the conversation before it, the user's and the model's by turns.
+    """
 
     prompt: str
     language: str | None = None
+    history: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def generate(
 
 
 def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_new_tokens: int) -> list[Completion]:
-    encoded = [lm.chat.encode(request.prompt).ids for request in requests]
+    encoded = [lm.chat.encode(request.prompt, request.history).ids for request in requests]
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
     mask = torch.zeros((len(encoded), width), dtype=torch.long)
