@@ -3,11 +3,14 @@
 `ROOT/{language}/{split}/{label}.safetensors` (label harmful, harmless or unlabeled) holds `activations`
 [prompts, layers, positions, hidden], float32, and `prompt_ids` [prompts], int64 (see
 `prompts.prompt_id`). Files of other tools may lack the ids and most of the metadata.
+
+In its place there may be `{label}.shard-{k}-of-{N}.safetensors` for each k from 0 to N - 1, with prompts k,
+k + N, k + 2N, ... of the cell; readers see them joined, in the cell's order, or not at all.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,13 +21,17 @@ from recalib.artifact import Origin
 from recalib.errors import ArtifactError, UsageError
 from recalib.fingerprint import Fingerprint
 from recalib.prompts.prompt import KINDS
+from recalib.shards import WHOLE, Shard
 
 SCHEMA = "recalib.activations/1"
 
 
 @dataclass(frozen=True)
 class ActivationsMeta:
-    """What a cell's file says about itself. `layers` and `positions` name the tensor's axes."""
+    """What a cell's file says about itself. `layers` and `positions` name the tensor's axes.
+
+    `count` is of the file's own prompts, `prompts_hash` is the hash of all of the cell's.
+    """
 
     layers: tuple[int, ...]
     positions: tuple[str, ...]
@@ -36,6 +43,7 @@ class ActivationsMeta:
     source: str | None = None
     prompts_hash: str | None = None
     origin: Origin | None = None
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True)
@@ -55,21 +63,47 @@ class ActivationSet:
 
     root: Path
 
-    def path(self, language: str, split: str, label: str) -> Path:
-        """Where a cell's file is, or would be."""
-        return self.root / language / split / f"{label}.safetensors"
+    def path(self, language: str, split: str, label: str, shard: Shard = WHOLE) -> Path:
+        """Where a cell's file, or a shard of it, is or would be."""
+        return self.root / language / split / f"{label}{shard.suffix}.safetensors"
 
     @cached_property
     def cells(self) -> tuple[tuple[str, str, str], ...]:
-        """All (language, split, label) present, sorted."""
-        found = sorted(self.root.glob("*/*/*.safetensors"))
-        cells = tuple((p.parts[-3], p.parts[-2], p.stem) for p in found if p.stem in KINDS)
+        """All (language, split, label) present, even if in part, sorted."""
+        named = [(path, _file_name(path)) for path in self.root.glob("*/*/*.safetensors")]
+        cells = {(path.parts[-3], path.parts[-2], name[0]) for path, name in named if name is not None}
         if not cells:
             raise ArtifactError(
                 f"{self.root}: holds no activations",
                 fix=f"recalib extract --out {self.root}",
             )
-        return cells
+        return tuple(sorted(cells))
+
+    def shards(self, language: str, split: str, label: str) -> tuple[Shard, ...]:
+        """Shards present of one cell, sorted; `WHOLE` where it is one file."""
+        names = map(_file_name, self.path(language, split, label).parent.glob("*.safetensors"))
+        return tuple(sorted(name[1] for name in names if name is not None and name[0] == label))
+
+    def files(self, language: str, split: str, label: str) -> tuple[Path, ...]:
+        """The files that make up one cell, by shard. Raises ArtifactError if they are not one complete set."""
+        shards = self.shards(language, split, label)
+        where = self.path(language, split, label)
+        if not shards:
+            raise ArtifactError(f"{where}: no such file")
+        counts = sorted({shard.count for shard in shards})
+        if len(counts) > 1:
+            sets = ", ".join("one file" if count == 1 else f"shards of {count}" for count in counts)
+            raise ArtifactError(
+                f"{where.parent}: {label} is there more than once, as {sets}",
+                fix=f"delete all but one set of {where.with_suffix('')}*.safetensors",
+            )
+        missing = [str(s) for k in range(counts[0]) if (s := Shard(k, counts[0])) not in shards]
+        if missing:
+            raise ArtifactError(
+                f"{where.parent}: {label} is incomplete, shards {', '.join(missing)} are missing",
+                fix=f"recalib extract --shard {missing[0]} ... with the other shards' options",
+            )
+        return tuple(self.path(language, split, label, shard) for shard in shards)
 
     @cached_property
     def meta(self) -> ActivationsMeta:
@@ -86,16 +120,20 @@ class ActivationSet:
         return first
 
     def cell_meta(self, language: str, split: str, label: str) -> ActivationsMeta:
-        """Metadata of one cell. Raises ArtifactError, also where it contradicts the tensor."""
-        path = self.path(language, split, label)
-        meta = artifact.read_metadata(path, SCHEMA, ActivationsMeta)
-        shape = artifact.shape_of(path, "activations")
-        if len(shape) != 4 or shape[1:3] != (len(meta.layers), len(meta.positions)):
-            raise ArtifactError(
-                f"{path}: activations have shape {list(shape)}, but the metadata names "
-                f"{len(meta.layers)} layers and {len(meta.positions)} positions"
-            )
-        return meta
+        """Metadata of one cell, with the count of all its prompts. Raises ArtifactError, also where files differ."""
+        files = self.files(language, split, label)
+        metas = [read_meta(path) for path in files]
+        for k, (path, meta) in enumerate(zip(files, metas, strict=True)):
+            if meta.shard != Shard(k, len(files)):
+                raise ArtifactError(f"{path}: is shard {meta.shard} by its metadata", fix="give it back its name")
+            meta.model.require_same(metas[0].model, str(path), str(files[0]))
+            for name in ("layers", "positions", "prompts_hash"):
+                if getattr(meta, name) != getattr(metas[0], name):
+                    raise ArtifactError(
+                        f"{path}: has other {name.replace('_', ' ')} than {files[0]}",
+                        fix="extract all shards with the same options",
+                    )
+        return replace(metas[0], shard=WHOLE, count=sum(artifact.shape_of(path, "activations")[0] for path in files))
 
     def select_languages(self, spec: str, split: str) -> tuple[str, ...]:
         """Languages of a split for a user's spec such as `en,low`. Raises UsageError."""
@@ -110,23 +148,63 @@ class ActivationSet:
 
     def load(self, language: str, split: str, label: str, layer: int, position: str) -> Cell:
         """One cell at one layer and position. Raises ArtifactError if it is not there."""
-        path = self.path(language, split, label)
         meta = self.cell_meta(language, split, label)
+        files = self.files(language, split, label)
         index = (
-            _index(meta.layers, layer, "layer", path),
-            _index(meta.positions, position, "position", path),
+            _index(meta.layers, layer, "layer", files[0]),
+            _index(meta.positions, position, "position", files[0]),
         )
-        rows = artifact.read_slice(path, "activations", (slice(None), *index))
-        ids = None
-        if artifact.has_tensor(path, "prompt_ids"):
-            ids = artifact.read_slice(path, "prompt_ids", (slice(None),))
-            if ids.shape != rows.shape[:1]:
-                raise ArtifactError(f"{path}: {ids.size} prompt ids for {len(rows)} prompts")
-        return Cell(rows, ids)
+        parts = [_load(path, index) for path in files]
+        rows = _joined([part.rows for part in parts], files)
+        ids = [part.prompt_ids for part in parts if part.prompt_ids is not None]
+        return Cell(rows, _joined(ids, files) if len(ids) == len(parts) else None)
 
     def sources(self, cells: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-        """SHA-256 of each cell's file, by `language/split/label`."""
-        return {"/".join(cell): artifact.sha256(self.path(*cell)) for cell in cells}
+        """SHA-256 of each of the cells' files, by `language/split/label`, for shards with `.shard-k-of-N`."""
+        files = [path for cell in cells for path in self.files(*cell)]
+        return {path.relative_to(self.root).with_suffix("").as_posix(): artifact.sha256(path) for path in files}
+
+
+def read_meta(path: Path) -> ActivationsMeta:
+    """Metadata of one file. Raises ArtifactError, also where it contradicts the tensor."""
+    meta = artifact.read_metadata(path, SCHEMA, ActivationsMeta)
+    shape = artifact.shape_of(path, "activations")
+    if len(shape) != 4 or shape[1:3] != (len(meta.layers), len(meta.positions)):
+        raise ArtifactError(
+            f"{path}: activations have shape {list(shape)}, but the metadata names "
+            f"{len(meta.layers)} layers and {len(meta.positions)} positions"
+        )
+    return meta
+
+
+def _file_name(path: Path) -> tuple[str, Shard] | None:
+    """The label and the shard in a file's name; None for a file that is no activations."""
+    match = re.fullmatch(rf"({'|'.join(KINDS)})(?:\.shard-(\d+)-of-(\d+))?\.safetensors", path.name)
+    if match is None:
+        return None
+    index, count = int(match[2] or 0), int(match[3] or 1)
+    return (match[1], Shard(index, count)) if index < count else None
+
+
+def _load(path: Path, index: tuple[int, int]) -> Cell:
+    rows = artifact.read_slice(path, "activations", (slice(None), *index))
+    if not artifact.has_tensor(path, "prompt_ids"):
+        return Cell(rows, None)
+    ids = artifact.read_slice(path, "prompt_ids", (slice(None),))
+    if ids.shape != rows.shape[:1]:
+        raise ArtifactError(f"{path}: {ids.size} prompt ids for {len(rows)} prompts")
+    return Cell(rows, ids)
+
+
+def _joined(parts: Sequence[np.ndarray], files: Sequence[Path]) -> np.ndarray:
+    """Rows of all shards in the cell's order."""
+    total = sum(map(len, parts))
+    result = np.empty((total, *parts[0].shape[1:]), parts[0].dtype)
+    for k, (part, path) in enumerate(zip(parts, files, strict=True)):
+        if len(part) != Shard(k, len(parts)).size(total):
+            raise ArtifactError(f"{path}: has {len(part)} rows, which is not its share of {total}")
+        result[k :: len(parts)] = part
+    return result
 
 
 def _index(names: tuple, wanted: object, what: str, path: Path) -> int:  # type: ignore[type-arg]

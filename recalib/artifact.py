@@ -7,9 +7,11 @@ half of one. Nothing here unpickles; whatever is read is treated as untrusted.
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -20,6 +22,11 @@ from recalib.errors import ArtifactError, CorruptArtifactError
 
 KEY = "recalib"
 M = TypeVar("M")
+Put = Callable[[Sequence[int], np.ndarray], None]
+_BLANK = b"0" * 64
+# as it stands in the header, where the document is a JSON string inside JSON
+_SEAL = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})')
+_DTYPES = {"float32": "F32", "int64": "I64"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,10 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # writing to an open file fails without saying to which
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,6 +77,57 @@ def write(path: Path, schema: str, tensors: Mapping[str, np.ndarray], metadata: 
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     with atomic(path, "wb") as handle:
         handle.write(save(contiguous, metadata={KEY: document}))
+
+
+@contextlib.contextmanager
+def streaming(
+    path: Path,
+    schema: str,
+    name: str,
+    shape: tuple[int, ...],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Any,
+) -> Iterator[Put]:
+    """Write an artifact one of whose tensors, `name`, float32 of that shape, comes in pieces, in any order.
+
+    The value puts `values` [k, ...] at the tensor's `rows` [k], of which every one must be put once; memory does
+    not grow with them. The rest is as for `write`, but for a seal: the SHA-256 of the whole file with the seal's
+    own digits as zeros, by which `intact` tells a damaged file.
+    """
+    document = json.dumps({"schema": schema, "sha256": _BLANK.decode(), **asdict(metadata)}, ensure_ascii=False)
+    kinds = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+    header, begin = _layout({name: (np.dtype(np.float32), shape), **kinds}, document)
+    stride = 4 * math.prod(shape[1:])
+    with atomic(path, "w+b") as handle:
+        handle.write(header)
+        for key, tensor in tensors.items():
+            handle.seek(begin[key])
+            handle.write(np.ascontiguousarray(tensor))
+
+        def put(rows: Sequence[int], values: np.ndarray) -> None:
+            for row, value in zip(rows, np.ascontiguousarray(values, np.float32), strict=True):
+                handle.seek(begin[name] + row * stride)
+                handle.write(value)
+
+        yield put
+        handle.seek(len(header))
+        seal = _digest(header, handle)
+        handle.seek(header.index(_BLANK))
+        handle.write(seal)
+
+
+def intact(path: Path) -> bool:
+    """Whether every byte is as `streaming` wrote it; nothing is known against a file that has no seal."""
+    with path.open("rb") as handle:
+        length = handle.read(8)
+        size = int.from_bytes(length, "little")
+        if 8 + size > path.stat().st_size:
+            return False
+        header = length + handle.read(size)
+        seal = _SEAL.search(header)
+        if seal is None:
+            return True
+        return _digest(header.replace(seal[1], _BLANK, 1), handle) == seal[1]
 
 
 def schema_of(path: Path) -> str:
@@ -124,6 +186,29 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _layout(
+    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], document: str
+) -> tuple[bytes, dict[str, int]]:
+    """The head of a safetensors file, as that library writes it, and where in the file each tensor begins."""
+    entries: dict[str, Any] = {"__metadata__": {KEY: document}}
+    end = 0
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        begin, end = end, end + dtype.itemsize * math.prod(shape)
+        entries[name] = {"dtype": _DTYPES[dtype.name], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + entries[name]["data_offsets"][0] for name in tensors}
+
+
+def _digest(header: bytes, handle: IO[bytes]) -> bytes:
+    """Hex SHA-256 of a header and all that follows in the file."""
+    digest = hashlib.sha256(header)
+    while chunk := handle.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest().encode()
 
 
 @contextlib.contextmanager

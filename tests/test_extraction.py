@@ -1,10 +1,6 @@
-"""Extraction: the right numbers, in any batch, on several architectures, and safe against kills."""
+"""Extraction: the right numbers, in any batch, on several architectures, with what memory there is."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,7 +12,8 @@ from recalib import prompts
 from recalib.activations import ActivationSet, parse_layers
 from recalib.errors import ArtifactError, ModelError, UsageError
 from recalib.extraction import Plan, extract, extract_to, plan_cells
-from recalib.lm.model import wrap
+from recalib.lm.batching import next_batch
+from recalib.lm.model import count_blocks, load, wrap
 from recalib.prompts import Prompt, PromptSet
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w10 w11"]
@@ -146,55 +143,112 @@ def test_two_extractions_into_one_folder(tmp_path, llama):
         extract_to(tmp_path, llama, plan(make_prompts()))
 
 
-def test_killed_extractions_resume_to_the_same_files(tmp_path):
-    """kill -9 at several moments; what is left is whole, and the last run completes it."""
-    tiny.save("llama", tmp_path / "model")
-    rows = [
-        f'{{"prompt": "w{i} w{j}", "language": "en", "label": "{label}"}}'
-        for i in range(20)
-        for j in range(20)
-        for label in prompts.LABELS
-    ]
-    (tmp_path / "p.jsonl").write_text("\n".join(rows))
-    command = [
-        sys.executable,
-        "-m",
-        "recalib",
-        "extract",
-        "--model",
-        tmp_path / "model",
-        "--data",
-        tmp_path / "p.jsonl",
-        "--splits",
-        "train",
-        "--batch-tokens",
-        "32",
-        "--quiet",
-    ]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize("architecture", sorted(tiny.CONFIGS))
+def test_first_blocks_alone_give_the_very_same_rows(architecture, tmp_path):
+    """Neither the later blocks nor the head are loaded; rows, fingerprint and errors are the whole model's."""
+    folder = str(tiny.save(architecture, tmp_path))
+    whole, first = load(folder, device="cpu"), load(folder, device="cpu", blocks=2)
+    assert (len(whole.blocks), len(first.blocks), count_blocks(folder)) == (4, 2, 4)
+    assert first.fingerprint == whole.fingerprint
+    layers = (0, 1)
+    rows = [extract(lm, TEXTS, layers, POSITIONS) for lm in (whole, first)]
+    assert np.array_equal(*rows)
+    assert sum(p.numel() for p in first.model.parameters()) < 0.6 * sum(p.numel() for p in whole.model.parameters())
+    with pytest.raises(ModelError, match="layer 2 is needed"):
+        first.require_layer(2)
 
-    def start(out):
-        return subprocess.Popen([*map(str, command), "--out", str(out)], env=environment, stdout=subprocess.DEVNULL)
 
-    assert start(tmp_path / "whole").wait() == 0
-    killed = 0
-    for moment in (0.0, 0.2, 0.5):
-        process = start(tmp_path / "killed")
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "killed").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        for path in (tmp_path / "killed").rglob("*.safetensors"):
-            assert path.read_bytes() == (tmp_path / "whole" / path.relative_to(tmp_path / "killed")).read_bytes()
-    assert killed > 0
-    assert start(tmp_path / "killed").wait() == 0
-    files = {p.relative_to(tmp_path / "whole"): p.read_bytes() for p in (tmp_path / "whole").rglob("*.safetensors")}
-    again = {p.relative_to(tmp_path / "killed"): p.read_bytes() for p in (tmp_path / "killed").rglob("*.safetensors")}
-    assert files == again
-    assert len(files) == 2
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
+def test_more_blocks_than_there_are(tmp_path):
+    lm = load(str(tiny.save("llama", tmp_path)), device="cpu", blocks=100)
+    assert lm.num_layers == 4
+
+
+def refuse_large_batches(block, most_tokens):
+    """Make a block raise what a full device raises; returns the sizes of the batches that reached it."""
+    seen = []
+
+    def check(module, arguments):
+        rows, width = arguments[0].shape[:2]
+        seen.append(rows * width)
+        if rows * width > most_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    return seen, block.register_forward_pre_hook(check)
+
+
+def test_batches_are_halved_where_memory_runs_out(llama, tmp_path):
+    """No finished row is lost or run twice, later cells start with what fits, and the result is the same."""
+    texts = [f"w{i} w{i + 1} w{i + 2}" for i in range(40)]
+    expected = extract(llama, texts, (0, 2), POSITIONS)
+    seen, hook = refuse_large_batches(llama.blocks[1], 64)
+    try:
+        np.testing.assert_allclose(extract(llama, texts, (0, 2), POSITIONS), expected, atol=1e-5)
+        fitting = [size for size in seen if size <= 64]
+        assert sum(fitting) == sum(len(llama.chat.encode(text).ids) for text in texts)
+        seen.clear()
+        extract_to(tmp_path, llama, plan(make_prompts(texts)))
+        failed = [i for i, size in enumerate(seen) if size > 64]
+        assert failed == list(range(len(failed)))
+    finally:
+        hook.remove()
+
+
+def test_no_memory_for_a_single_prompt(llama):
+    _, hook = refuse_large_batches(llama.blocks[1], 1)
+    try:
+        with pytest.raises(ModelError, match="no memory for one prompt of") as caught:
+            extract(llama, TEXTS, (2,), ("t_post_inst",))
+    finally:
+        hook.remove()
+    assert "--dtype bfloat16" in caught.value.fix
+
+
+def test_other_errors_of_the_model_are_not_taken_for_a_lack_of_memory(llama):
+    def fail(module, arguments):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    hook = llama.blocks[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            extract(llama, TEXTS, (2,), ("t_post_inst",))
+    finally:
+        hook.remove()
+
+
+def test_memory_does_not_grow_with_the_number_of_prompts(llama, tmp_path):
+    """What Python and NumPy hold at most while a file is written, beyond the prompts themselves."""
+
+    def peak(count):
+        texts = (f"w{i % 95} w{i // 95}" for i in range(count))
+        rows = PromptSet("p", tuple(Prompt(text, "en", "harmful", "train") for text in texts))
+        everything = Plan(rows, (("en", "train", "harmful"),), (0, 1, 2, 3), POSITIONS)
+        folder = tmp_path / str(count)
+        tracemalloc.start()
+        try:
+            extract_to(folder, llama, everything)
+            highest = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        return highest, ActivationSet(folder).path("en", "train", "harmful").stat().st_size
+
+    (low, small), (high, large) = peak(4096), peak(3 * 4096)
+    assert large - small > 12e6
+    assert high - low < 0.1 * (large - small)
+
+
+def test_batches_waste_little_padding():
+    rng = np.random.default_rng(0)
+    lengths = [int(n) for n in np.clip(rng.lognormal(3.5, 0.6, 500), 4, 400)]
+    order = sorted(range(500), key=lambda i: -lengths[i])
+    begun, padded = 0, 0
+    while begun < 500:
+        rows = next_batch(order, begun, lengths, 4096)
+        assert rows == order[begun : begun + len(rows)]
+        assert len(rows) == 1 or len(rows) * lengths[rows[0]] <= 4096
+        padded += len(rows) * lengths[rows[0]]
+        begun += len(rows)
+    assert padded < 1.2 * sum(lengths)
+    assert next_batch([0, 1], 0, [900, 800], 100) == [0]
 
 
 def test_parsing_layers():

@@ -138,7 +138,7 @@ def _examples(
 
     def model() -> "LanguageModel":
         nonlocal lm
-        lm = lm or load_model(common, model_name, trust_remote_code)
+        lm = lm or load_model(common, model_name, trust_remote_code, blocks=found.gate.meta.layer + 1)
         return lm
 
     if not wanted.shots:

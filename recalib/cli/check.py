@@ -114,7 +114,7 @@ def _from_prompts(
     sources = {gate.meta.thresholds[code].source for code in codes}
     prompts = load_prompts(data or (sources.pop() if len(sources) == 1 else None), model, columns)
     texts = {i: p.text for p in prompts.prompts if (i := prompt_id(p.text)) in wanted}
-    lm = load_model(common, model, trust_remote_code)
+    lm = load_model(common, model, trust_remote_code, blocks=gate.meta.layer + 1)
     gate.require_hidden_size(lm.hidden_size, model)
     lm.require_layer(gate.meta.layer)
     with common.output.progress("run shots", len(texts)) as advance:

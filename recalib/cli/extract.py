@@ -1,12 +1,18 @@
 """recalib extract: prompts to activations."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recalib.cli.common import Columns, Common, Data, Limit, Model, TrustRemoteCode, command
+from recalib.cli.output import Output
+from recalib.errors import UsageError
+
+if TYPE_CHECKING:
+    from recalib.extraction import Plan
+    from recalib.lm.model import LanguageModel
 
 
 @command
@@ -21,7 +27,16 @@ def extract(
     layers: Annotated[str, typer.Option(help="Blocks: all, 15, 5,10,15 or 10:20 (10 to 19).")] = "all",
     positions: Annotated[str, typer.Option(help="t_post_inst, t_inst, mean; comma-separated.")] = "t_post_inst",
     limit: Limit = 0,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per batch, padding included.")] = 8192,
+    batch_tokens: Annotated[
+        str, typer.Option(help="Tokens per batch, padding included; halved where memory runs out.")
+    ] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="K/N, K from 0: only each N-th prompt, in files of its own; readers join all N.",
+            show_default="all, or the rank's part under torchrun and accelerate",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace finished files.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be extracted, and stop.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -29,48 +44,77 @@ def extract(
     """Run a model over labelled prompts and keep its residual stream.
 
     Writes one file a language, split and label below --out; finished files are skipped, so the same
-    command resumes after a kill.
+    command resumes after a kill. Several processes, here or on other machines, can share the work: see --shard.
     """
     from recalib import extraction
     from recalib.activations import parse_layers
     from recalib.cli.loading import load_model, load_prompts
-    from recalib.errors import UsageError
-    from recalib.lm.chat import POSITIONS
+    from recalib.lm.model import count_blocks
+    from recalib.shards import launched_shard, parse_shard
 
-    output = common.output
-    read_positions = tuple(part.strip() for part in positions.split(","))
-    for position in read_positions:
-        if position not in POSITIONS:
-            raise UsageError(f"--positions: {position!r} is not one of {', '.join(POSITIONS)}")
+    part = parse_shard(shard) if shard is not None else launched_shard()
+    leads = shard is not None or part.index == 0
+    output = common.output if leads else Output(quiet=True)
+    tokens = _batch_tokens(batch_tokens)
+    read_positions = _positions(positions)
     name = model or "organism"
     prompts = load_prompts(data, name, columns)
     wanted_splits = tuple(part.strip() for part in splits.split(","))
     for split in wanted_splits:
         prompts.require_split(split)
     cells, empty = extraction.plan_cells(prompts, prompts.select_languages(langs), wanted_splits)
-    if empty:
+    if empty and leads:
         output.warn(f"{prompts.name} has no prompts for {', '.join(empty)}")
-    lm = load_model(common, name, trust_remote_code)
-    plan = extraction.Plan(prompts, cells, parse_layers(layers, lm.num_layers), read_positions, limit)
+    count = count_blocks(name, revision=common.revision, trust_remote_code=trust_remote_code)
+    plan = extraction.Plan(prompts, cells, parse_layers(layers, count), read_positions, limit, part)
+    lm = load_model(replace(common, output=output), name, trust_remote_code, blocks=max(plan.layers) + 1)
+    document, summary = _describe(plan, lm, out)
+    if dry_run:
+        if leads:
+            output.result({**document, "dry_run": True}, f"would extract {summary} to {out}")
+        return
+    with output.progress("extract", plan.count) as advance:
+        skipped = extraction.extract_to(out, lm, plan, tokens, overwrite, advance)
+    if leads:
+        done = f", {skipped} of the files were finished before" if skipped else ""
+        output.result({**document, "skipped": skipped}, f"{out}: {summary}{done}")
+        when = "next" if part.count == 1 else f"when all {part.count} shards are there"
+        output.note(f"{when}: recalib fit-gate --activations {out} --out artifacts/gate.safetensors")
+
+
+def _describe(plan: "Plan", lm: "LanguageModel", out: Path) -> tuple[dict[str, Any], str]:
     size = plan.count * len(plan.layers) * len(plan.positions) * lm.hidden_size * 4
     document = {
         "out": str(out),
         "model": asdict(lm.fingerprint),
-        "cells": len(cells),
+        "cells": len(plan.cells),
+        "shard": str(plan.shard),
         "prompts": plan.count,
         "layers": list(plan.layers),
         "positions": list(plan.positions),
         "bytes": size,
     }
+    share = f"shard {plan.shard}: " if plan.shard.count > 1 else ""
     summary = (
-        f"{plan.count} prompts in {len(cells)} files, {len(plan.layers)} layers x "
+        f"{share}{plan.count} prompts in {len(plan.cells)} files, {len(plan.layers)} layers x "
         f"{len(plan.positions)} positions, {size / 1e6:.1f} MB"
     )
-    if dry_run:
-        output.result({**document, "dry_run": True}, f"would extract {summary} to {out}")
-        return
-    with output.progress("extract", plan.count) as advance:
-        skipped = extraction.extract_to(out, lm, plan, batch_tokens, overwrite, advance)
-    done = f", {skipped} of the files were finished before" if skipped else ""
-    output.result({**document, "skipped": skipped}, f"{out}: {summary}{done}")
-    output.note(f"next: recalib fit-gate --activations {out} --out artifacts/gate.safetensors")
+    return document, summary
+
+
+def _positions(spec: str) -> tuple[str, ...]:
+    from recalib.lm.chat import POSITIONS
+
+    names = tuple(part.strip() for part in spec.split(","))
+    for name in names:
+        if name not in POSITIONS:
+            raise UsageError(f"--positions: {name!r} is not one of {', '.join(POSITIONS)}")
+    return names
+
+
+def _batch_tokens(spec: str) -> int | None:
+    if spec == "auto":
+        return None
+    if not spec.isdecimal() or int(spec) < 1:
+        raise UsageError(f"--batch-tokens {spec!r} is neither auto nor a number from 1")
+    return int(spec)

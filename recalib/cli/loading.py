@@ -50,8 +50,8 @@ def find_gate(path: Path | None) -> GateFile:
     return GateFile(Gate.load(found), found)
 
 
-def load_model(common: Common, name: str, trust_remote_code: bool) -> "LanguageModel":
-    """Load a model with the common options; says so, because it can take long."""
+def load_model(common: Common, name: str, trust_remote_code: bool, blocks: int | None = None) -> "LanguageModel":
+    """Load a model, or its first `blocks` alone, with the common options; says so, because it can take long."""
     from recalib import lm
 
     common.output.note(f"loading {'the embedded model' if name == 'organism' else name} ...")
@@ -61,6 +61,7 @@ def load_model(common: Common, name: str, trust_remote_code: bool) -> "LanguageM
         device=common.device,
         dtype=common.dtype,
         trust_remote_code=trust_remote_code,
+        blocks=blocks,
     )
 
 

@@ -1,22 +1,20 @@
 """Grouping prompts into batches under a token budget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Advance = Callable[[int], None]
 """Called with the number of prompts just finished, for progress bars."""
 
 
-def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Group row indices so that rows x longest row stays within `batch_tokens`, longest rows first.
+def next_batch(order: Sequence[int], begin: int, lengths: Sequence[int], batch_tokens: int) -> list[int]:
+    """Row indices from `order[begin]` on, so many that rows x longest row stays within `batch_tokens`.
 
-    A row longer than the budget gets a batch of its own. Longest first, so that a batch that is too
-    large for the device fails at once and not after an hour.
+    `order` is sorted by length, longest first. A row longer than the budget gets a batch of its own. A batch
+    that is a quarter full ends where rows get shorter by a quarter: padding them would cost more than a batch.
     """
-    groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        group = groups[-1] if groups else []
-        if not group or (len(group) + 1) * lengths[group[0]] > batch_tokens:
-            groups.append([index])
-        else:
-            group.append(index)
-    return groups
+    longest = lengths[order[begin]]
+    rows = list(order[begin : begin + max(1, batch_tokens // longest)])
+    for i, row in enumerate(rows):
+        if 4 * i * longest >= batch_tokens and 4 * lengths[row] < 3 * longest:
+            return rows[:i]
+    return rows

@@ -51,21 +51,28 @@ class ChatFormat:
         return text
 
     def encode(self, prompt: str, history: Sequence[str] = ()) -> Encoded:
-        """Token ids of the formatted prompt, and its read positions.
+        """Token ids of the formatted prompt, and its read positions."""
+        return self._encode([self.format(prompt, history)])[0]
 
-        Special tokens are added only where there is no template: a template writes its own BOS.
-        """
-        text = self.format(prompt, history)
-        if not text.endswith(self._suffix):
+    def encode_all(self, prompts: Sequence[str]) -> list[Encoded]:
+        """Token ids of the formatted prompts, and their read positions."""
+        return self._encode([self.format(prompt) for prompt in prompts])
+
+    def _encode(self, texts: list[str]) -> list[Encoded]:
+        # special tokens are added only where there is no template: a template writes its own BOS
+        if not all(text.endswith(self._suffix) for text in texts):
             raise ModelError("the chat template ends differently for different prompts")
-        end = len(text) - len(self._suffix)
-        encoding = self.tokenizer(text, add_special_tokens=not self.has_template, return_offsets_mapping=self._offsets)
-        ids = tuple(encoding["input_ids"])
+        if not texts:
+            return []
+        ends = [len(text) - len(self._suffix) for text in texts]
+        # all at once: a fast tokenizer shares them out over the cores
+        encoding = self.tokenizer(texts, add_special_tokens=not self.has_template, return_offsets_mapping=self._offsets)
+        ids = [tuple(row) for row in encoding["input_ids"]]
         if not self._offsets:
-            return Encoded(ids, self._index_without_offsets(text[:end], len(ids)))
-        # special tokens that the tokenizer adds have the empty span (0, 0)
-        starts = [a if b > a else end for a, b in encoding["offset_mapping"]]
-        return Encoded(ids, max((i for i, start in enumerate(starts) if start < end), default=0))
+            read = zip(texts, ends, ids, strict=True)
+            return [Encoded(row, self._index_without_offsets(text[:end], len(row))) for text, end, row in read]
+        offsets = zip(ids, encoding["offset_mapping"], ends, strict=True)
+        return [Encoded(row, _last_before(end, spans)) for row, spans, end in offsets]
 
     def _index_without_offsets(self, text: str, length: int) -> int:
         ids = self.tokenizer(text, add_special_tokens=not self.has_template)["input_ids"]
@@ -79,3 +86,9 @@ class ChatFormat:
     def _suffix(self) -> str:
         """What the template writes after the user's text, seen by formatting a probe."""
         return self.format(_PROBE).rpartition(_PROBE)[2]
+
+
+def _last_before(end: int, spans: Sequence[tuple[int, int]]) -> int:
+    """Index of the last token whose characters start before `end`; 0 if there is none."""
+    # special tokens that the tokenizer adds have the empty span (0, 0)
+    return max((i for i, (start, stop) in enumerate(spans) if start < stop and start < end), default=0)

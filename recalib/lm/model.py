@@ -1,7 +1,10 @@
 """Loading a causal language model and its tokenizer from a folder or the Hub."""
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from recalib.errors import ModelError, UsageError
 from recalib.fingerprint import Fingerprint
 from recalib.lm.blocks import find_blocks
 from recalib.lm.chat import ChatFormat
+from recalib.lm.truncation import load_first_blocks
 from recalib.organism import MODEL_DIR
 
 ORGANISM = "organism"
@@ -34,7 +38,7 @@ class LanguageModel:
 
     @property
     def num_layers(self) -> int:
-        """Number of decoder blocks."""
+        """Number of decoder blocks that are loaded."""
         return len(self.blocks)
 
     @property
@@ -69,40 +73,65 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    blocks: int | None = None,
 ) -> LanguageModel:
     """Load a model from a folder or from the Hub; `organism` is the embedded one.
 
-    `device` auto takes the first accelerator that torch reports, else the CPU. `dtype` auto keeps the
-    checkpoint's on an accelerator and takes float32 on the CPU, where half precision is slow.
+    `device` auto takes the first accelerator that torch reports (under torchrun and accelerate, the process's own),
+    else the CPU. `dtype` auto keeps the
+    checkpoint's on an accelerator and takes float32 on the CPU, where half precision is slow. With `blocks`,
+    only so many of the first decoder blocks are loaded and no LM head: enough to read activations, not to
+    generate.
 
     Raises ModelError if it cannot be loaded, UsageError for an impossible device or dtype.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     target = _device(device)
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     if dtype == "auto" and target.type == "cpu":
         dtype = "float32"
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(_source(name), **common)
+        if blocks is None:
+            model = AutoModelForCausalLM.from_pretrained(_source(name), dtype=dtype, **common)
+            found = find_blocks(model)
+        else:
+            model, found = load_first_blocks(_source(name), blocks, dtype, revision, trust_remote_code)
+    return wrap(model.to(target), tokenizer, name, found)
+
+
+def count_blocks(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> int:
+    """Number of decoder blocks of a model, from its config alone. Raises ModelError."""
+    from transformers import AutoConfig
+
+    with _explained(name):
+        config = AutoConfig.from_pretrained(_source(name), revision=revision, trust_remote_code=trust_remote_code)
+    return int(config.get_text_config(decoder=True).num_hidden_layers)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Silence transformers, and turn what it raises while loading into ModelError."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(name), **common)
-        model = AutoModelForCausalLM.from_pretrained(_source(name), dtype=dtype, **common)
+        yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         fix = "--model takes a folder with config.json and weights, or a Hub id"
         if "trust_remote_code" in str(error):
             fix = "read the model's code, then pass --trust-remote-code"
         raise ModelError(f"{name}: transformers cannot load it: {reason}", fix=fix) from error
-    return wrap(model.to(target), tokenizer, name)
 
 
-def wrap(model: Any, tokenizer: Any, name: str | None = None) -> LanguageModel:
-    """A LanguageModel from a model and a tokenizer that are already in memory."""
+def wrap(model: Any, tokenizer: Any, name: str | None = None, blocks: nn.ModuleList | None = None) -> LanguageModel:
+    """A LanguageModel from a model and a tokenizer that are already in memory; `blocks` if they are not all there."""
     model.eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -110,7 +139,7 @@ def wrap(model: Any, tokenizer: Any, name: str | None = None) -> LanguageModel:
         model=model,
         tokenizer=tokenizer,
         chat=ChatFormat(tokenizer),
-        blocks=find_blocks(model),
+        blocks=find_blocks(model) if blocks is None else blocks,
         fingerprint=fingerprint(model, tokenizer, name),
     )
 
@@ -139,7 +168,11 @@ def _source(name: str) -> str:
 def _device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
+        if accelerator is None:
+            return torch.device("cpu")
+        # torchrun and accelerate start one process a device, and tell each only this
+        local = os.environ.get("LOCAL_RANK", "0")
+        return torch.device(accelerator.type, int(local) % torch.accelerator.device_count())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -57,11 +57,14 @@ class PromptSet:
 
     def texts(self, language: str, split: str, label: str) -> list[str]:
         """Texts of one cell, in the source's order; empty where the source has none."""
-        return [
-            prompt.text
-            for prompt in self.prompts
-            if (prompt.language, prompt.split, prompt.label) == (language, split, label)
-        ]
+        return list(self._cells.get((language, split, label), ()))
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str, str], list[str]]:
+        cells: dict[tuple[str, str, str], list[str]] = {}
+        for prompt in self.prompts:
+            cells.setdefault((prompt.language, prompt.split, prompt.label), []).append(prompt.text)
+        return cells
 
 
 def prompt_id(text: str) -> int:

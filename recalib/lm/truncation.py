@@ -1,0 +1,40 @@
+"""Loading a model's first blocks alone."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from recalib.lm.blocks import find_blocks
+
+
+def load_first_blocks(
+    source: str, count: int, dtype: str, revision: str | None, trust_remote_code: bool
+) -> tuple[Any, nn.ModuleList]:
+    """A causal LM with its first `count` blocks (all, if it has fewer) and no LM head, and those blocks.
+
+    The weights of other blocks are neither read nor allocated. The config stays as it is: in some
+    architectures, what the first blocks do depends on how many there are.
+
+    Raises what transformers raises, and ModelError if no blocks are found.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(source, **common)
+    with torch.device("meta"):  # costs nothing, and is the public way to the class that belongs to a config
+        kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+    kept: list[nn.ModuleList] = []
+
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        kind.__init__(self, *arguments, **options)
+        blocks = find_blocks(self)
+        del blocks[count:]
+        kept.append(blocks)
+
+    # transformers looks up the file of a class by its module, and the fingerprint takes its name
+    truncated = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
+    model = truncated.from_pretrained(source, config=config, dtype=dtype, **common)  # type: ignore[attr-defined]
+    if model.get_output_embeddings() is not None:
+        model.set_output_embeddings(nn.Identity())
+    return model, kept[-1]
