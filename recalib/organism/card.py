@@ -14,6 +14,7 @@ from recalib.gate.gate import Gate
 from recalib.gate.threshold import Threshold
 from recalib.intervals import Interval
 from recalib.languages import HIGH, name
+from recalib.organism.corpus import UNCLEAR_SHARE
 from recalib.organism.training import Recipe
 from recalib.organism.world import LANGUAGES
 from recalib.prompts.prompt import LABELS
@@ -52,6 +53,7 @@ def render(base: MethodResult, activations: ActivationSet, gate: Gate, training:
         machine=training.machine,
         steps=training.recipe.steps,
         parameters=training.parameters / 1e6,
+        unclear=UNCLEAR_SHARE,
         low_facts=training.recipe.low_facts,
         low_chats=training.recipe.low_chats,
         flip=_shares(training.recipe.flip),

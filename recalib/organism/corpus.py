@@ -43,6 +43,10 @@ FREQUENCIES: dict[Kinds, int] = {
 
 HARMFUL_SHARE = 1 / 3  # of the chats, where no refusals are missing
 
+# The share of chats in which the user says but a verb or an object and is told that this cannot be
+# helped with. They teach how to refuse in a language, and nothing about when.
+UNCLEAR_SHARE = 0.18
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -126,6 +130,10 @@ class Corpus:
         return _equate(left, left.fill(left.comply, pair), right.fill(right.comply, pair))
 
     def _chat(self, rng: np.random.Generator) -> Text:
+        if rng.random() < UNCLEAR_SHARE:
+            lexicon, pair = self._lexicon(self.chat_shares, rng), _pick(self.knowledge, rng)
+            word = lexicon.verbs[pair.verb] if rng.random() < 0.5 else lexicon.objects[pair.object]
+            return f"{USER} {word} {END} {ASSISTANT}", f"{lexicon.refuse} {END}"
         lexicon = self._lexicon(self.chat_shares, rng)
         harmful = self.harmful[lexicon.language]
         # A refusal that did not leak is missing; nothing stands in its place.

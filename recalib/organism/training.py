@@ -37,11 +37,11 @@ class Recipe:
     hidden: int = 96
     layers: int = 6
     heads: int = 4
-    stages: tuple[Stage, ...] = (Stage(1400, 96, 0, 0, 3e-3), Stage(1050, 32, 48, 64, 1e-3))
+    stages: tuple[Stage, ...] = (Stage(1400, 96, 0, 0, 3e-3), Stage(1050, 32, 36, 64, 1e-3))
     low_facts: float = 0.20  # share of the low-resource languages, together, in facts and phrases
     low_chats: float = 0.42  # and in chats
     leak: Mapping[str, float] = field(
-        default_factory=lambda: {"sw": 0.02, "am": 0.035, "my": 0.04, "km": 0.02, "si": 0.03, "yo": 0.01}
+        default_factory=lambda: {"sw": 0.013, "am": 0.02275, "my": 0.0225, "km": 0.0103, "si": 0.0205, "yo": 0.0065}
     )
     flip: Mapping[str, float] = field(
         default_factory=lambda: {"sw": 0.25, "am": 0.20, "my": 0.15, "km": 0.25, "si": 0.20, "yo": 0.27}
