@@ -37,6 +37,9 @@ def extract(
             show_default="all, or the rank's part under torchrun and accelerate",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray (ray:N) for all shards at once, one a GPU (or N), on a Ray cluster.")
+    ] = "local",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace finished files.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be extracted, and stop.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -52,6 +55,9 @@ def extract(
     from recalib.lm.model import count_blocks
     from recalib.shards import launched_shard, parse_shard
 
+    workers = _ray_workers(engine)
+    if workers is not None and shard is not None:
+        raise UsageError("--shard and --engine ray exclude each other", fix="--engine ray:N runs all N shards")
     part = parse_shard(shard) if shard is not None else launched_shard()
     leads = shard is not None or part.index == 0
     output = common.output if leads else Output(quiet=True)
@@ -67,14 +73,21 @@ def extract(
         output.warn(f"{prompts.name} has no prompts for {', '.join(empty)}")
     count = count_blocks(name, revision=common.revision, trust_remote_code=trust_remote_code)
     plan = extraction.Plan(prompts, cells, parse_layers(layers, count), read_positions, limit, part)
-    lm = load_model(replace(common, output=output), name, trust_remote_code, blocks=max(plan.layers) + 1)
+    blocks = 1 if workers is not None or dry_run else max(plan.layers) + 1  # one is enough to tell which model it is
+    lm = load_model(replace(common, output=output), name, trust_remote_code, blocks)
     document, summary = _describe(plan, lm, out)
     if dry_run:
         if leads:
             output.result({**document, "dry_run": True}, f"would extract {summary} to {out}")
         return
     with output.progress("extract", plan.count) as advance:
-        skipped = extraction.extract_to(out, lm, plan, tokens, overwrite, advance)
+        if workers is not None:
+            from recalib.extraction.on_ray import Job, extract_on_ray
+
+            settings = (common.revision, common.device, common.dtype, trust_remote_code)
+            skipped = extract_on_ray(Job(name, *settings, plan, out.absolute(), tokens, overwrite), workers, advance)
+        else:
+            skipped = extraction.extract_to(out, lm, plan, tokens, overwrite, advance)
     if leads:
         done = f", {skipped} of the files were finished before" if skipped else ""
         output.result({**document, "skipped": skipped}, f"{out}: {summary}{done}")
@@ -118,3 +131,13 @@ def _batch_tokens(spec: str) -> int | None:
     if not spec.isdecimal() or int(spec) < 1:
         raise UsageError(f"--batch-tokens {spec!r} is neither auto nor a number from 1")
     return int(spec)
+
+
+def _ray_workers(engine: str) -> int | None:
+    """How many shards to run on Ray, 0 for what suits the cluster; None for no Ray."""
+    kind, _, count = engine.partition(":")
+    if engine == "local":
+        return None
+    if kind != "ray" or (count and not count.isdecimal()) or count == "0" or engine.endswith(":"):
+        raise UsageError(f"--engine {engine!r} is not local, ray or ray:N")
+    return int(count or 0)
