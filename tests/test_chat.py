@@ -4,6 +4,7 @@ import pytest
 import tiny
 from transformers import AutoTokenizer
 
+from recalib.errors import ModelError
 from recalib.lm.chat import ChatFormat
 
 
@@ -29,6 +30,23 @@ def test_it_is_what_the_tokenizer_itself_makes_of_a_chat(qwen):
     turns = [{"role": "user", "content": "Good morning!"}]
     expected = qwen.tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
     assert list(qwen.encode("Good morning!").ids) == list(expected)
+
+
+def test_a_conversation_is_what_the_tokenizer_itself_makes_of_it(qwen):
+    turns = [
+        {"role": "user", "content": "Good morning!"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "And now?"},
+    ]
+    expected = qwen.tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    encoded = qwen.encode("And now?", ("Good morning!", "Hello."))
+    assert list(encoded.ids) == list(expected)
+    assert qwen.tokenizer.decode(encoded.ids[: encoded.t_inst + 1]).endswith("And now?")
+
+
+def test_a_model_without_a_template_holds_no_conversation():
+    with pytest.raises(ModelError, match="no chat template"):
+        ChatFormat(tiny.tokenizer(template=None)).encode("w1", ("w2", "w3"))
 
 
 def test_a_template_that_trims_the_prompt():

@@ -14,7 +14,7 @@ from recalib.gate.threshold import Threshold
 from recalib.intervals import exact, macro_difference
 from recalib.judges import Outcome, Verdict, find
 from recalib.organism import world
-from recalib.steering.generation import Completion
+from recalib.routing.generation import Completion
 
 lists = st.lists(st.integers(-5, 5), min_size=1, max_size=20)
 

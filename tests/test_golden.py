@@ -16,7 +16,7 @@ from recalib.gate.fitting import fit_gate
 from recalib.gate.forms import Form, LanguageRows
 from recalib.gate.readout import SourceRows
 from recalib.gate.threshold import Threshold, best_f1
-from recalib.steering.routing import ablate, route
+from recalib.routing.router import route
 
 LABELS = ("harmful", "harmless")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -106,12 +106,14 @@ def test_routing(tensors, fitted, step):
     before = torch.tensor(tensors[f"out.route.{step}.in"])
     flagged = torch.tensor(tensors["out.route.mask"]) == 1
     direction = torch.tensor(fitted.direction, dtype=torch.float32)
-    generated_from = before.shape[1] - 1 if step == "prefill" else 0
-    after = route(before, flagged, direction, fitted.strength, generated_from)
+    added = torch.ones(before.shape[:2], dtype=torch.bool)
+    added[:, :-1] = step == "decode"
+    after = route(before, flagged, added, direction, fitted.strength)
     np.testing.assert_allclose(after.numpy(), tensors[f"out.route.{step}.out"], **CLOSE)
 
 
 def test_ablation(tensors, fitted):
-    direction = torch.tensor(fitted.direction, dtype=torch.float32)
-    after = ablate(torch.tensor(tensors["out.route.prefill.in"]), direction)
+    before = torch.tensor(tensors["out.route.prefill.in"])
+    none = torch.zeros(before.shape[:2], dtype=torch.bool)
+    after = route(before, none[:, 0], none, torch.tensor(fitted.direction, dtype=torch.float32), fitted.strength)
     np.testing.assert_allclose(after.numpy(), tensors["out.ablate.out"], **CLOSE)

@@ -13,7 +13,7 @@ from recalib.gate.gate import Gate
 from recalib.judges import Outcome
 from recalib.languages import HIGH, LOW
 from recalib.organism import GATE_FILE, MODEL_DIR, world
-from recalib.steering.generation import Request, generate
+from recalib.routing.generation import Request, generate
 
 LABELS = ("harmful", "harmless")
 

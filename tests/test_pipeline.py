@@ -9,6 +9,7 @@ import pytest
 
 from recalib.gate.gate import Gate
 from recalib.languages import HIGH, LOW
+from recalib.organism import world
 from recalib.prompts import LABELS, load, prompt_id
 
 
@@ -159,6 +160,23 @@ def test_steer_rows_come_in_input_order(recalib, fitted, tmp_path):
     plain = recalib(*command, "--json", "--no-steer").json
     assert [r["flagged"] for r in plain] == [r["flagged"] for r in ran.json]
     assert [r["completion"] for r in plain] != [r["completion"] for r in ran.json]
+
+
+def test_a_conversation_is_decided_turn_by_turn(recalib, fitted):
+    first, second = (p.prompt for p in world.prompts("test", ["en"])[:2])
+    typed = "\n".join([first, "", second, "/new", second, "/exit", "never read"])
+    ran = recalib("steer", "--chat", "--lang", "en", "--gate", fitted, "--json", stdin=typed)
+    assert ran.code == 0, ran.err
+    assert [row["prompt"] for row in ran.json] == [first, second, second]
+    with_history, without = ran.json[1:]
+    assert with_history["score"] != without["score"]  # the turns before it are in view, until /new
+    alone = recalib("steer", second, "--lang", "en", "--gate", fitted, "--json").json[0]
+    assert alone["score"] == pytest.approx(without["score"], abs=1e-4)
+    shown = recalib("steer", "--chat", "--lang", "en", "--gate", fitted, stdin=second)
+    assert "threshold" in shown.out
+    refused = recalib("steer", "--chat", second)
+    assert refused.code == 2
+    assert "--chat" in refused.err
 
 
 def test_steer_takes_prompts_from_everywhere(recalib, fitted, tmp_path):

@@ -1,11 +1,15 @@
 """Routing in generation: rows, batches and caches agree, and the model is left as it was."""
 
+import inspect
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from recalib.errors import ArtifactError
+import recalib
+from recalib.errors import ArtifactError, UsageError
 from recalib.extraction import extract
 from recalib.fingerprint import Fingerprint
 from recalib.gate.fitting import fit_gate
@@ -14,8 +18,7 @@ from recalib.gate.gate import Gate, GateMeta
 from recalib.gate.readout import SourceRows
 from recalib.gate.threshold import Threshold
 from recalib.lm.model import wrap
-from recalib.steering.generation import Request, generate
-from recalib.steering.routing import Router, routing
+from recalib.routing.generation import Request, generate
 
 LAYER = 1
 PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11", "w12 w13", "w14 w15 w16 w17", "w18 w19 w20"]
@@ -92,27 +95,171 @@ def test_a_prompt_of_one_token_is_decided_at_prefill():
     assert flagged[0].score == passed[0].score
 
 
-def test_hooks_are_gone_and_weights_the_same_after_an_exception():
-    lm = wrap(tiny.model("llama"), tiny.tokenizer())
+def inputs_of(lm, prompts, side="left"):
+    """What a notebook would make of the prompts: formatted, padded, as tensors."""
+    texts = [lm.chat.format(prompt) for prompt in prompts]
+    return lm.tokenizer(texts, padding=True, padding_side=side, return_tensors="pt", return_token_type_ids=False)
+
+
+def steered(lm, gate, prompts, languages=None, **options):
+    """Generated ids [rows, new tokens] and decisions, through the public context manager."""
+    inputs = inputs_of(lm, prompts)
+    with recalib.steering(lm.model, lm.tokenizer, gate, languages) as routed:
+        ids = lm.model.generate(**inputs, max_new_tokens=6, min_new_tokens=6, **{"do_sample": False, **options})
+    return ids[:, inputs["input_ids"].shape[1] :], routed.decisions
+
+
+def test_a_notebook_gets_what_the_command_line_gets(lm):
     gate = make_gate(lm)
-    before = {name: p.clone() for name, p in lm.model.named_parameters()}
-    with pytest.raises(RuntimeError, match="on purpose"), routing(lm, Router(gate, [None])):
-        raise RuntimeError("on purpose")
-    assert not any(module._forward_hooks for module in lm.model.modules())
-    assert all(torch.equal(before[name], p) for name, p in lm.model.named_parameters())
+    inputs = inputs_of(lm, PROMPTS)
+    with recalib.steering(lm.model, lm.tokenizer, gate) as routed:
+        ids = lm.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    texts = lm.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    expected = complete(lm, gate, PROMPTS)
+    assert [text.strip() for text in texts] == [c.completion for c in expected]
+    assert [d.flagged for d in routed.decisions] == [c.flagged for c in expected]
+    assert [d.score for d in routed.decisions] == pytest.approx([c.score for c in expected], rel=1e-4, abs=1e-4)
 
 
-def test_beams_share_their_prompts_decision():
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_are_those_of_prompts_alone_whatever_the_padding(lm, side):
+    gate = make_gate(lm)
+    together, alone = inputs_of(lm, PROMPTS, side), []
+    if "position_ids" in inspect.signature(lm.model.forward).parameters:  # as `generate` counts them
+        together["position_ids"] = (together["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad(), recalib.steering(lm.model, lm.tokenizer, gate) as routed:
+        logits = lm.model(**together).logits
+        decisions = routed.decisions
+        for prompt in PROMPTS:  # a new prompt in the same context is decided anew
+            alone.append(lm.model(**inputs_of(lm, [prompt])).logits[0, -1])
+            assert len(routed.decisions) == 1
+    last = -1 if side == "left" else together["attention_mask"].sum(1) - 1
+    np.testing.assert_allclose(logits[torch.arange(len(PROMPTS)), last], torch.stack(alone), rtol=2e-3, atol=2e-3)
+    assert {d.flagged for d in decisions} == {True, False}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 2.0},
+        {"cache_implementation": "static"},
+        {"use_cache": False},
+        {"use_cache": False, "num_beams": 3},
+    ],
+    ids=",".join,
+)
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gemma3", "mixtral"])
+def test_every_way_to_generate_gives_a_row_what_it_gets_alone(architecture, options):
+    lm = wrap(tiny.model(architecture), tiny.tokenizer())
+    gate = make_gate(lm)
+    together, decisions = steered(lm, gate, PROMPTS, [None] * len(PROMPTS), **options)
+    alone = [steered(lm, gate, [prompt], [None], **options) for prompt in PROMPTS]
+    assert torch.equal(together, torch.cat([ids for ids, _ in alone]))
+    assert [d.flagged for d in decisions] == [d.flagged for _, (d,) in alone]
+    assert {d.flagged for d in decisions} == {True, False}
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma3"])
+def test_caches_of_all_kinds_agree(architecture):
+    lm = wrap(tiny.model(architecture), tiny.tokenizer())
+    gate = make_gate(lm)
+    dynamic, _ = steered(lm, gate, PROMPTS)
+    assert torch.equal(dynamic, steered(lm, gate, PROMPTS, cache_implementation="static")[0])
+    assert torch.equal(dynamic, steered(lm, gate, PROMPTS, use_cache=False)[0])
+
+
+def test_samples_of_a_prompt_share_its_decision():
+    lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
+    gate, inputs = make_gate(lm), inputs_of(lm, PROMPTS)
+    with recalib.steering(lm.model, lm.tokenizer, gate, [None] * len(PROMPTS)) as routed:
+        with torch.no_grad():
+            first = lm.model(**inputs).logits[:, -1]
+        torch.manual_seed(0)
+        sampled = lm.model.generate(
+            **inputs,
+            do_sample=True,
+            num_return_sequences=4,
+            max_new_tokens=4,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    assert len(routed.decisions) == len(PROMPTS)
+    torch.testing.assert_close(sampled.logits[0], first.repeat_interleave(4, dim=0), rtol=1e-4, atol=1e-4)
+    assert len({tuple(row) for row in sampled.sequences.tolist()}) > len(PROMPTS)
+
+
+def test_a_next_turn_on_the_same_cache_is_decided_anew():
     lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
     gate = make_gate(lm)
-    ids = torch.tensor([lm.chat.encode(p).ids for p in ["w1 w2 w3", "w18 w19 w20"]])
-    with routing(lm, Router(gate, [None, None])) as router:
-        lm.model.generate(
-            ids, attention_mask=torch.ones_like(ids), num_beams=3, num_return_sequences=2, max_new_tokens=5
+    first = inputs_of(lm, [PROMPTS[0]])
+    with recalib.steering(lm.model, lm.tokenizer, gate) as routed:
+        out = lm.model.generate(**first, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+        decided = routed.decisions
+        following = torch.cat([out.sequences, inputs_of(lm, ["w40 w41 w42"])["input_ids"]], dim=1)
+        cached = lm.model.generate(
+            following, past_key_values=out.past_key_values, max_new_tokens=1, attention_mask=torch.ones_like(following)
         )
-    assert len(router.decisions) in (2, 6)
-    repeats = len(router.decisions) // 2
-    assert len({decision.flagged for decision in router.decisions[:repeats]}) == 1
+        again = routed.decisions
+    assert again != decided
+    assert cached.shape[1] == following.shape[1] + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(dtype):
+    lm = wrap(tiny.model("qwen2").to(dtype), tiny.tokenizer())
+    gate = make_gate(lm)
+    together, decisions = steered(lm, gate, PROMPTS)
+    assert {d.flagged for d in decisions} == {True, False}
+    alone = [steered(lm, gate, [prompt]) for prompt in PROMPTS]
+    assert [d.flagged for d in decisions] == [d.flagged for _, (d,) in alone]
+    assert [row.tolist() for row in together] == [ids[0].tolist() for ids, _ in alone]
+
+
+def test_a_compiled_model_is_steered_too():
+    lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
+    gate, inputs = make_gate(lm), inputs_of(lm, PROMPTS)
+    with torch.no_grad(), recalib.steering(lm.model, lm.tokenizer, gate):
+        expected = lm.model(**inputs).logits
+    compiled = torch.compile(lm.model, backend="eager")
+    with torch.no_grad():
+        plain = compiled(**inputs).logits  # what was compiled before knows no hook
+        with recalib.steering(compiled, lm.tokenizer, gate) as routed:
+            torch.testing.assert_close(compiled(**inputs).logits, expected)
+        assert len(routed.decisions) == len(PROMPTS)
+        torch.testing.assert_close(compiled(**inputs).logits, plain)
+
+
+def test_hooks_are_gone_and_the_model_is_the_same_after_an_exception():
+    lm = wrap(tiny.model("llama"), tiny.tokenizer())
+    gate, inputs = make_gate(lm), inputs_of(lm, PROMPTS)
+    state = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    with torch.no_grad():
+        before = lm.model(**inputs).logits
+    with pytest.raises(RuntimeError, match="on purpose"), recalib.steering(lm.model, lm.tokenizer, gate):
+        lm.model(**inputs)
+        raise RuntimeError("on purpose")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
+    assert all(torch.equal(state[name], value) for name, value in lm.model.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(lm.model(**inputs).logits, before)
+
+
+def test_languages_are_one_for_each_prompt():
+    lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
+    gate = make_gate(lm)
+    with pytest.raises(UsageError, match="4 languages for a batch of 6 rows"):
+        steered(lm, gate, PROMPTS, ["en"] * 4)
+    _, decisions = steered(lm, gate, PROMPTS, ["sw"] * 6, num_beams=2)
+    assert [d.language for d in decisions] == ["sw"] * 6
+
+
+def test_a_gate_that_reads_elsewhere_cannot_steer():
+    lm = wrap(tiny.model("qwen2"), tiny.tokenizer())
+    gate = make_gate(lm)
+    elsewhere = replace(gate, meta=replace(gate.meta, position="mean"))
+    with pytest.raises(ArtifactError, match=r"reads mean.*t_post_inst"):
+        complete(lm, elsewhere, ["w1"])
 
 
 def test_a_gate_of_another_model_is_refused():

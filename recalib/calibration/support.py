@@ -23,8 +23,8 @@ def sentence(language: str, threshold: Threshold) -> str:
     return (
         f"{language}: {missed} of {n} harmful shots missed, {flagged} of {m} harmless ones flagged. The threshold was "
         f"set on them; even fresh, they could not exclude {100 * miss[1]:.0f} % missed and {100 * false_flag[1]:.0f} % "
-        f"flagged. To know such rates to ±{100 * HALF_WIDTH:.0f} points takes {size_for(worst, HALF_WIDTH)} fresh "
-        "prompts a class"
+        f"flagged. To know such rates to ±{100 * HALF_WIDTH:.0f} points, by an exact 95 % interval no wider than "
+        f"{200 * HALF_WIDTH:.0f}, takes {size_for(worst, HALF_WIDTH)} fresh prompts a class"
     )
 
 

@@ -33,6 +33,19 @@ class Output:
         for renderable in renderables:
             self._stdout.print(renderable, markup=False)
 
+    def show(self, renderable: Any) -> None:
+        """A part of a result, as soon as it is there; for people only, since JSON is one document."""
+        if not self.as_json:
+            self._stdout.print(renderable, markup=False)
+
+    def lines(self, prompt: str) -> Iterator[str]:
+        """What the user types, line by line, until the input ends."""
+        while True:
+            try:
+                yield input(prompt if sys.stdin.isatty() else "")
+            except EOFError:
+                return
+
     def note(self, text: str) -> None:
         """What is going on; for people only."""
         if not self.quiet:

@@ -1,7 +1,8 @@
 """recalib steer: completions, decided and steered by a gate."""
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,11 +18,13 @@ from recalib.cli.common import (
     TrustRemoteCode,
     command,
 )
-from recalib.errors import PromptError
+from recalib.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
     from recalib.gate.gate import Gate
-    from recalib.steering.generation import Completion, Request
+    from recalib.routing.generation import Completion, Request
+
+    Answer = Callable[[Sequence[Request]], Iterator[list[Completion]]]
 
 AUTO = "auto"
 
@@ -47,6 +50,7 @@ def steer(
     batch_size: BatchSize = 16,
     max_new_tokens: MaxNewTokens = 128,
     out: Annotated[Path | None, typer.Option(help="JSONL file for the rows.", show_default="the screen")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Talk with the steered model, a prompt a line.")] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Answer prompts: flagged ones are steered to refuse, for the others the refusal direction is removed.
@@ -54,25 +58,28 @@ def steer(
     Each prompt runs once; the gate decides in the same pass that steers. Rows come in input order.
     """
     from recalib.cli.loading import find_gate, load_model
-    from recalib.steering.generation import generate
+    from recalib.routing.generation import generate
 
-    found = find_gate(gate)
-    requests = _requests(prompt or [], prompts, None if lang == AUTO else lang)
-    _warn_uncalibrated(common, requests, found.gate)
+    if chat and (prompt or prompts or out):
+        raise UsageError("--chat reads its prompts from the keyboard, and shows the answers there")
+    found, language = find_gate(gate), None if lang == AUTO else lang
+    requests = [] if chat else _requests(prompt or [], prompts, language)
+    _warn_uncalibrated(common, {language, *(r.language for r in requests)}, found.gate)
     lm = load_model(common, model or found.model_name, trust_remote_code)
-    rows: list[Completion] = []
-    with common.output.progress("steer", len(requests)) as advance:
-        for batch in generate(
-            lm,
-            found.gate,
-            requests,
-            steer=not no_steer,
-            on_defer=on_defer,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-        ):
-            rows += batch
-            advance(len(batch))
+    answer = functools.partial(
+        generate,
+        lm,
+        found.gate,
+        steer=not no_steer,
+        on_defer=on_defer,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+    if chat:
+        rows = _converse(common, answer, language)
+        common.output.result([asdict(row) for row in rows])
+        return
+    rows = _answer_all(common, answer, requests)
     if out is not None:
         _write(out, rows)
         common.output.result({"out": str(out), "rows": len(rows)}, f"{len(rows)} rows written to {out}")
@@ -80,9 +87,38 @@ def steer(
         common.output.result([asdict(row) for row in rows], *map(_panel, rows))
 
 
+def _answer_all(common: Common, answer: "Answer", requests: "Sequence[Request]") -> "list[Completion]":
+    rows: list[Completion] = []
+    with common.output.progress("steer", len(requests)) as advance:
+        for batch in answer(requests):
+            rows += batch
+            advance(len(batch))
+    return rows
+
+
+def _converse(common: Common, answer: "Answer", language: str | None) -> "list[Completion]":
+    """A conversation with the steered model: each turn is decided anew, with the turns before it in view."""
+    from recalib.routing.generation import Request
+
+    rows: list[Completion] = []
+    history: tuple[str, ...] = ()
+    common.output.note("a prompt a line; /new forgets the conversation, /exit or Ctrl-D ends it")
+    for line in map(str.strip, common.output.lines("> ")):
+        if line == "/exit":
+            break
+        if line == "/new":
+            history = ()
+        elif line:
+            ((row,),) = answer([Request(line, language, history)])
+            history = (*history, line, row.completion)
+            common.output.show(_panel(row))
+            rows.append(row)
+    return rows
+
+
 def _requests(arguments: Sequence[str], file: Path | None, lang: str | None) -> "list[Request]":
     from recalib.prompts import plain
-    from recalib.steering.generation import Request
+    from recalib.routing.generation import Request
 
     requests = [Request(text, lang) for text in arguments if text != "-"]
     if "-" in arguments:
@@ -97,9 +133,9 @@ def _requests(arguments: Sequence[str], file: Path | None, lang: str | None) -> 
     return requests
 
 
-def _warn_uncalibrated(common: Common, requests: "Sequence[Request]", gate: "Gate") -> None:
+def _warn_uncalibrated(common: Common, languages: set[str | None], gate: "Gate") -> None:
     known = {*gate.meta.thresholds, *gate.meta.sources}
-    missing = sorted({r.language for r in requests if r.language is not None and r.language not in known})
+    missing = sorted(code for code in languages if code is not None and code not in known)
     if missing:
         common.output.warn(
             f"{', '.join(missing)} not calibrated: the threshold transferred from the sources is used; "

@@ -14,7 +14,7 @@ from recalib.judges.judge import Judge, Verdict
 from recalib.lm.batching import Advance
 from recalib.lm.model import LanguageModel
 from recalib.prompts.prompt import LABELS, PromptSet
-from recalib.steering.generation import BATCH_SIZE, MAX_NEW_TOKENS, Completion, Request, generate
+from recalib.routing.generation import BATCH_SIZE, MAX_NEW_TOKENS, Completion, Request, generate
 
 METHODS = ("base", "recalib")
 """`base` is the model alone, `recalib` the model routed by the gate."""

@@ -27,7 +27,7 @@ class Fit:
     direction: np.ndarray
     strength: float
     fitted: Fitted
-    languages: LanguageMap
+    languages: LanguageMap | None
 
 
 def fit_gate(sources: Mapping[str, LanguageRows], form: Form) -> Fit:
@@ -40,7 +40,8 @@ def fit_gate(sources: Mapping[str, LanguageRows], form: Form) -> Fit:
     harmless = np.concatenate([rows.harmless for rows in sources.values()])
     direction = directions.mean_difference(harmful, harmless)
     both = {code: np.concatenate([rows.harmful, rows.harmless]) for code, rows in sources.items()}
-    return Fit(direction, directions.strength(harmful, harmless, direction), fitted, fit_map(both))
+    languages = fit_map(both) if len(both) > 1 else None
+    return Fit(direction, directions.strength(harmful, harmless, direction), fitted, languages)
 
 
 def rows_of(

@@ -21,11 +21,10 @@ SCHEMA = "recalib.gate/1"
 
 @dataclass(frozen=True)
 class LanguageIndex:
-    """What names the rows of the tensor `language_means`; see `LanguageMap`."""
+    """What names the rows of the tensor `language_directions`; see `LanguageMap`."""
 
     names: tuple[str, ...]
-    counts: tuple[int, ...]
-    radius: float
+    least_cosine: float
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,9 @@ class Gate:
         index = None
         if self.languages is not None:
             stored["language_basis"] = self.languages.basis.astype(np.float32)
-            stored["language_means"] = self.languages.means.astype(np.float32)
-            index = LanguageIndex(self.languages.names, self.languages.counts, self.languages.radius)
+            stored["language_center"] = self.languages.center.astype(np.float32)
+            stored["language_directions"] = self.languages.directions.astype(np.float32)
+            index = LanguageIndex(self.languages.names, self.languages.least_cosine)
         artifact.write(Path(path), SCHEMA, stored, replace(self.meta, language_index=index, origin=Origin.now()))
 
     @classmethod
@@ -174,15 +174,17 @@ class Gate:
 
 
 def _language_map(tensors: Mapping[str, np.ndarray], index: LanguageIndex | None, path: Path) -> LanguageMap | None:
-    if index is None or "language_basis" not in tensors or "language_means" not in tensors:
+    names = ("language_basis", "language_center", "language_directions")
+    if index is None or not all(name in tensors for name in names):
         return None
-    basis, means = tensors["language_basis"], tensors["language_means"]
-    known = len(index.names)
-    if basis.shape[:1] != tensors["direction"].shape or means.shape != (known, *basis.shape[1:]):
+    basis, center, directions = (tensors[name] for name in names)
+    if (
+        basis.shape != (len(tensors["direction"]), center.size)
+        or center.ndim != 1
+        or directions.shape != (len(index.names), center.size)
+    ):
         raise ArtifactError(f"{path}: the tensors that identify languages do not fit together")
-    if len(index.counts) != known or min(index.counts, default=1) < 1:
-        raise ArtifactError(f"{path}: {known} languages to identify, but counts {list(index.counts)}")
-    return LanguageMap(basis, means, index.names, index.counts, index.radius)
+    return LanguageMap(basis, center, directions, index.names, index.least_cosine)
 
 
 def _check_shapes(tensors: Mapping[str, np.ndarray], path: Path) -> None:

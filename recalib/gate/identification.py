@@ -5,81 +5,82 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-RANK = 32
-RADIUS_QUANTILE = 0.999
-RADIUS_SLACK = 1.5
-"""Languages beyond the sources spread more than these; so much farther still counts as near."""
+MAX_RANK = 256
+OWN_QUANTILE = 0.001
+NEAR = 0.5
+"""Languages beyond the sources, known by a few rows, hold together less; so much less is still near."""
 
 
 @dataclass(frozen=True)
 class LanguageMap:
-    """Language means in a space where prompts of one language have unit covariance.
+    """Language directions in a space where prompts of one language have unit covariance.
 
-    Linear discriminant analysis with equal priors: a row belongs to the nearest mean. `basis` [hidden, q]
-    projects and whitens, by the sources' pooled within-language covariance on their top principal
-    components; `means` [languages, q] are in the order of `names`, from `counts` rows each; `radius` is how
-    far from its mean, in standard deviations, a row may lie.
+    Rows are whitened, seen from the middle of the source languages, and compared by angle: a row belongs
+    to the direction with the largest cosine. Without lengths a short prompt, whose language shows less,
+    is as well placed as a long one (length normalisation; Garcia-Romero and Espy-Wilson 2011).
+
+    `basis` [hidden, q] projects and whitens, `center` [q] is the middle, `directions` [languages, q] are unit
+    vectors in the order of `names`, and `least_cosine` is how far a row may turn from its language.
     """
 
     basis: np.ndarray
-    means: np.ndarray
+    center: np.ndarray
+    directions: np.ndarray
     names: tuple[str, ...]
-    counts: tuple[int, ...]
-    radius: float
+    least_cosine: float
 
-    def distances(self, rows: np.ndarray) -> np.ndarray:
-        """Distance [n, languages] of rows [n, hidden] to every mean, in standard deviations.
-
-        A mean of few rows is itself uncertain, which widens its language by 1 + 1/count (the predictive
-        covariance).
-        """
-        offsets = (rows.astype(np.float64) @ self.basis)[:, None] - self.means
-        return np.asarray(np.sqrt((offsets**2).sum(-1) / (1 + 1 / np.array(self.counts))))
+    def cosines(self, rows: np.ndarray) -> np.ndarray:
+        """Cosine [n, languages] between rows [n, hidden] and every language's direction."""
+        return np.asarray(_directions(rows, self.basis, self.center) @ self.directions.T)
 
     def identify(self, rows: np.ndarray) -> list[str | None]:
-        """The language of each of the rows [n, hidden]; None where no mean is within the radius."""
-        distances = self.distances(rows)
-        nearest = distances.argmin(1)
+        """The language of each of the rows [n, hidden]; None where none is near."""
+        cosines = self.cosines(rows)
         return [
-            self.names[index] if row[index] <= self.radius else None
-            for index, row in zip(nearest, distances, strict=True)
+            self.names[index] if row[index] >= self.least_cosine else None
+            for index, row in zip(cosines.argmax(1), cosines, strict=True)
         ]
 
     def with_language(self, name: str, rows: np.ndarray) -> "LanguageMap":
         """This map with a language known by its rows [n, hidden]; what it knew of it before is replaced."""
         kept = [i for i, known in enumerate(self.names) if known != name]
-        mean = (rows.astype(np.float64) @ self.basis).mean(0)
+        learned = _unit(_directions(rows, self.basis, self.center).mean(0))
         return replace(
             self,
-            means=np.concatenate([self.means[kept], mean[None]]),
+            directions=np.concatenate([self.directions[kept], learned[None]]),
             names=(*(self.names[i] for i in kept), name),
-            counts=(*(self.counts[i] for i in kept), len(rows)),
         )
 
 
 def fit_map(languages: Mapping[str, np.ndarray]) -> LanguageMap:
     """The map of languages from rows [n, hidden] of each.
 
-    The within-language covariance is shrunk as in Ledoit and Wolf (2004), for which scikit-learn is used.
+    The within-language covariance, on the principal components of all rows, is shrunk as in Ledoit and
+    Wolf (2004), for which scikit-learn is used.
     """
     from sklearn.covariance import LedoitWolf
     from sklearn.decomposition import PCA
 
     rows = np.concatenate(list(languages.values())).astype(np.float64)
-    rank = min(RANK, *rows.shape)
-    principal = PCA(n_components=rank, random_state=0).fit(rows).components_.T
+    principal = PCA(n_components=min(MAX_RANK, *rows.shape), random_state=0).fit(rows).components_.T
     projected = {name: part.astype(np.float64) @ principal for name, part in languages.items()}
     residuals = np.concatenate([part - part.mean(0) for part in projected.values()])
     # scaled first, so that the shrinkage is towards the diagonal and spares the small variances
     scale = residuals.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(LedoitWolf(assume_centered=True).fit(residuals / scale).covariance_)
-    whitening = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max())) / scale[:, None]
-    own = np.sqrt(((residuals @ whitening) ** 2).sum(1))
-    return LanguageMap(
-        basis=principal @ whitening,
-        means=np.stack([part.mean(0) for part in projected.values()]) @ whitening,
-        names=tuple(languages),
-        counts=tuple(len(part) for part in projected.values()),
-        radius=RADIUS_SLACK * float(np.quantile(own, RADIUS_QUANTILE)),
-    )
+    basis = principal @ (vectors / np.sqrt(np.maximum(values, 1e-12 * values.max())) / scale[:, None])
+    center = np.mean([part.mean(0) @ basis for part in languages.values()], axis=0)
+    placed = {name: _directions(part, basis, center) for name, part in languages.items()}
+    directions = np.stack([_unit(part.mean(0)) for part in placed.values()])
+    own = np.concatenate([part @ direction for part, direction in zip(placed.values(), directions, strict=True)])
+    return LanguageMap(basis, center, directions, tuple(languages), NEAR * float(np.quantile(own, OWN_QUANTILE)))
+
+
+def _directions(rows: np.ndarray, basis: np.ndarray, center: np.ndarray) -> np.ndarray:
+    return _unit(rows.astype(np.float64) @ basis - center)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from recalib.steering.generation import Completion
+from recalib.routing.generation import Completion
 
 
 class Outcome(StrEnum):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from recalib.judges.judge import Outcome, Verdict
 from recalib.organism import world
-from recalib.steering.generation import Completion
+from recalib.routing.generation import Completion
 
 _PUNCTUATION = re.compile(r"[.,!?;:。、，！？።፣။၊។]")
 

@@ -6,7 +6,7 @@ from recalib.errors import UsageError
 from recalib.judges.judge import Judge, Outcome, Verdict
 from recalib.judges.organism import OrganismJudge
 from recalib.lm.model import ORGANISM
-from recalib.steering.generation import Completion
+from recalib.routing.generation import Completion
 
 
 class NoJudge:

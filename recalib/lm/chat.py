@@ -1,5 +1,6 @@
 """From a prompt to token ids, and where in them the read positions are."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,33 +26,40 @@ class Encoded:
 
 
 class ChatFormat:
-    """A tokenizer's chat template, applied to single-turn prompts.
+    """A tokenizer's chat template, applied to prompts.
 
-    A model without a template gets the bare prompt with the tokenizer's own special tokens.
+    A prompt may have a `history`: the turns before it, the user's and the assistant's by turns. A model
+    without a template gets the bare prompt with the tokenizer's own special tokens.
     """
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.has_template = bool(tokenizer.chat_template)
 
-    def format(self, prompt: str) -> str:
-        """The text that the model reads, up to where its answer starts."""
+    def format(self, prompt: str, history: Sequence[str] = ()) -> str:
+        """The text that the model reads, up to where its answer starts.
+
+        Raises ModelError for a history where there is no template.
+        """
         if not self.has_template:
+            if history:
+                raise ModelError("the model has no chat template, so it cannot hold a conversation")
             return prompt
-        turns = [{"role": "user", "content": prompt}]
+        roles = itertools.cycle(("user", "assistant"))
+        turns = [{"role": role, "content": text} for role, text in zip(roles, (*history, prompt), strict=False)]
         text: str = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return text
 
-    def encode(self, prompt: str) -> Encoded:
+    def encode(self, prompt: str, history: Sequence[str] = ()) -> Encoded:
         """Token ids of the formatted prompt, and its read positions."""
-        return self.encode_all([prompt])[0]
+        return self._encode([self.format(prompt, history)])[0]
 
     def encode_all(self, prompts: Sequence[str]) -> list[Encoded]:
-        """Token ids of the formatted prompts, and their read positions.
+        """Token ids of the formatted prompts, and their read positions."""
+        return self._encode([self.format(prompt) for prompt in prompts])
 
-        Special tokens are added only where there is no template: a template writes its own BOS.
-        """
-        texts = [self.format(prompt) for prompt in prompts]
+    def _encode(self, texts: list[str]) -> list[Encoded]:
+        # special tokens are added only where there is no template: a template writes its own BOS
         if not all(text.endswith(self._suffix) for text in texts):
             raise ModelError("the chat template ends differently for different prompts")
         if not texts:

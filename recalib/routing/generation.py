@@ -8,7 +8,7 @@ import torch
 
 from recalib.gate.gate import Gate
 from recalib.lm.model import LanguageModel
-from recalib.steering.routing import Router, routing
+from recalib.routing.router import Router, routing
 
 MAX_NEW_TOKENS = 128
 BATCH_SIZE = 16
@@ -16,10 +16,14 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to complete; where `language` is None, the gate tells it from the prompt's activation."""
+    """A prompt to complete; where `language` is None, the gate tells it from the prompt's activation.
+
+    `history` has the turns of the conversation before it, the user's and the model's by turns.
+    """
 
     prompt: str
     language: str | None = None
+    history: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,14 @@ def generate(
 
 
 def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_new_tokens: int) -> list[Completion]:
-    encoded = [lm.chat.encode(request.prompt).ids for request in requests]
+    encoded = [lm.chat.encode(request.prompt, request.history).ids for request in requests]
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
     mask = torch.zeros((len(encoded), width), dtype=torch.long)
     for i, row in enumerate(encoded):
         ids[i, width - len(row) :] = torch.tensor(row)
         mask[i, width - len(row) :] = 1
-    with torch.inference_mode(), routing(lm, router):
+    with torch.inference_mode(), routing(lm.model, lm.blocks[router.gate.meta.layer], router):
         output = lm.model.generate(
             input_ids=ids.to(lm.device),
             attention_mask=mask.to(lm.device),

@@ -1,0 +1,1 @@
+"""Routing: deciding and steering inside the forward pass, from Python and in generation."""

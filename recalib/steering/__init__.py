@@ -1,1 +1,0 @@
-"""Steering: routing inside the forward pass, and generation with it."""
