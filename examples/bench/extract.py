@@ -1,6 +1,6 @@
 """How fast extraction is, against the loop that everybody writes first, in one run on one model.
 
-    python examples/bench/extract.py --tokenizer Qwen/Qwen2.5-7B-Instruct --data PolyRefuse --limit 8
+    python examples/bench/extract.py --tokenizer Qwen/Qwen2.5-7B-Instruct --data PolyRefuse --langs en,yo --limit 60
     python examples/bench/extract.py --tokenizer Qwen/Qwen2.5-7B-Instruct --data PolyRefuse --shape 7b --device cuda
 
 The first builds a random model of 12 blocks of width 512 on the real vocabulary, the second one of Qwen2.5-7B's
@@ -85,6 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--data", default="starter", help="prompts, as for recalib extract")
     parser.add_argument("--split", default="train")
+    parser.add_argument("--langs", default="all")
     parser.add_argument("--limit", type=int, default=0, help="prompts a language and class; 0 means all")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -106,9 +107,9 @@ def build(options: argparse.Namespace, out: Path) -> str:
 
 
 def make_plan(options: argparse.Namespace, model: str) -> Plan:
-    """All languages' prompts, after half of the blocks."""
+    """The prompts, read after half of the blocks."""
     data = prompts.load(options.data)
-    cells, _ = plan_cells(data, data.languages, (options.split,))
+    cells, _ = plan_cells(data, data.select_languages(options.langs), (options.split,))
     return Plan(data, cells, (count_blocks(model) // 2 - 1,), ("t_post_inst",), options.limit)
 
 
