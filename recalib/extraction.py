@@ -129,7 +129,7 @@ def _run(
         kept[layer] = torch.stack(at, dim=1).cpu()
 
     with capturing(lm.blocks, layers, keep):
-        lm.decoder(input_ids=ids.to(lm.device), attention_mask=mask.to(lm.device), use_cache=False)
+        lm.decoder(**lm.inputs(ids, mask))
     return torch.stack([kept[layer] for layer in layers], dim=1).numpy()
 
 

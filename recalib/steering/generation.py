@@ -8,6 +8,7 @@ import torch
 
 from recalib.gate.gate import Gate
 from recalib.lm.model import LanguageModel
+from recalib.lm.padding import left_padded
 from recalib.steering.routing import Router, routing
 
 MAX_NEW_TOKENS = 128
@@ -64,30 +65,31 @@ def generate(
     lm.require_layer(gate.meta.layer)
     for start in range(0, len(requests), batch_size):
         part = requests[start : start + batch_size]
-        router = Router(gate, [r.language for r in part], steer, steer_deferred=on_defer == "steer")
-        completions = _batch(lm, router, part, max_new_tokens)
+        completions: dict[int, Completion] = {}
+        lengths = [len(lm.chat.encode(request.prompt).ids) for request in part]
+        for rows in lm.left_padded_batches(lengths):
+            languages = [part[i].language for i in rows]
+            router = Router(gate, languages, steer, steer_deferred=on_defer == "steer")
+            answers = _batch(lm, router, [part[i] for i in rows], max_new_tokens)
+            completions |= dict(zip(rows, answers, strict=True))
+        answered = [completions[i] for i in range(len(part))]
         if on_defer == "refuse":
-            completions = [replace(c, completion=REFUSAL) if c.deferred else c for c in completions]
-        yield completions
+            answered = [replace(c, completion=REFUSAL) if c.deferred else c for c in answered]
+        yield answered
 
 
 def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_new_tokens: int) -> list[Completion]:
     encoded = [lm.chat.encode(request.prompt).ids for request in requests]
-    width = max(map(len, encoded))
-    ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
-    mask = torch.zeros((len(encoded), width), dtype=torch.long)
-    for i, row in enumerate(encoded):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
+    ids, mask = left_padded(encoded, lm.tokenizer.pad_token_id, lm.device)
     with torch.inference_mode(), routing(lm, router):
         output = lm.model.generate(
-            input_ids=ids.to(lm.device),
-            attention_mask=mask.to(lm.device),
+            input_ids=ids,
+            attention_mask=mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=lm.tokenizer.pad_token_id,
         )
-    texts = lm.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    texts = lm.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
     return [
         Completion(request.prompt, d.language, text.strip(), d.score, d.threshold, d.flagged, d.deferred, d.note)
         for request, text, d in zip(requests, texts, router.decisions, strict=True)
