@@ -1,0 +1,5 @@
+"""Whether recalib works on a model: checks that run the model on a few short prompts and compare."""
+
+from recalib.doctor.diagnosis import PROMPTS, Check, Diagnosis, ReadPositions, diagnose
+
+__all__ = ["PROMPTS", "Check", "Diagnosis", "ReadPositions", "diagnose"]
