@@ -46,13 +46,15 @@ class Rule:
     """A variant of the rule.
 
     `layers`: at most so many. `keep_heads`: their numbers and widths stay. `fill`: numbers that the default
-    leaves open are given. `cut`: lists with an entry per layer are cut, and not left to the class to derive.
+    leaves open are given, and an attention layer where it has none. `cut`: lists with an entry per layer are
+    cut, and not left to the class to derive. `derive`: so is what its signature leaves open.
     """
 
     layers: int = 4
     keep_heads: bool = False
     fill: bool = False
     cut: bool = False
+    derive: bool = False
 
 
 RULES = (
@@ -63,6 +65,7 @@ RULES = (
     Rule(layers=12, cut=True),
     Rule(keep_heads=True),
     Rule(keep_heads=True, cut=True, fill=True),
+    Rule(derive=True),
 )
 
 
@@ -91,7 +94,8 @@ def build(config_class: Callable[..., Any], runs: Callable[[Any], None]) -> Any:
 def shrink(config: Any, rule: Rule) -> dict[str, Any]:
     """Constructor arguments for a small config of the same class."""
     accepted = inspect.signature(type(config)).parameters
-    values = {name: value for name, value in vars(config).items() if name in accepted}
+    given = {name for name, p in accepted.items() if not (rule.derive and p.default is None)}
+    values = {name: value for name, value in vars(config).items() if name in given}
     depths = {v for name, v in values.items() if _is_int(v) and re.search(_LAYERS, name)}
     token_ids = iter(range(WORDS, WORDS + SPECIAL))
     small: dict[str, Any] = {}
@@ -106,6 +110,8 @@ def shrink(config: Any, rule: Rule) -> dict[str, Any]:
             small[name] = 0.1  # large enough that rows differ
         elif name in ("is_decoder", "causal"):
             small[name] = True
+        elif rule.fill and isinstance(value, list) and set(map(str, value)) == {"linear_attention"}:
+            small[name] = [*value[: rule.layers - 1], "full_attention"]
         elif isinstance(value, list | tuple) and len(value) in depths and rule.cut:
             small[name] = value[: rule.layers]
         elif value is None:
@@ -142,6 +148,8 @@ def _capped(name: str, value: int, values: dict[str, Any], rule: Rule) -> int:
         return min(value, 1024)
     if name == "num_key_value_heads" and value == values.get("num_attention_heads"):
         return min(value, 4)  # one key for every head stays so
+    if name == "attention_hidden_size":
+        return 64 * value // values["hidden_size"]
     cap = next((cap for pattern, cap in _CAPS if re.search(pattern, name)), value)
     return min(value, rule.layers if cap == 4 and re.search(_LAYERS, name) else cap)
 
@@ -149,6 +157,8 @@ def _capped(name: str, value: int, values: dict[str, Any], rule: Rule) -> int:
 def _filled(name: str, rule: Rule) -> dict[str, Any]:
     if name == "layer_types":
         return {name: ["full_attention"] * rule.layers}
+    if name == "attn_layer_indices":
+        return {name: [rule.layers - 1]}
     number = r"experts|head_dim|_heads|_group$|budget|ratio"
     cap = next((cap for pattern, cap in _CAPS if re.search(pattern, name)), 0)
     return {name: cap} if re.search(number, name) and cap else {}

@@ -49,7 +49,7 @@ def _facts(found: "Diagnosis") -> Any:
     ]
     if found.positions:
         rows.append(("a prompt's end", _tokens(found.positions)))
-    return table(("", "found"), rows)
+    return table(("", "found"), rows, text=2)
 
 
 def _tokens(positions: "ReadPositions") -> str:
@@ -62,10 +62,10 @@ def _tokens(positions: "ReadPositions") -> str:
 
 def _checks(checks: "tuple[Check, ...]") -> Any:
     rows = [
-        (c.name, "ok" if c.passed else "FAILED", _figure(c.difference), _figure(c.tolerance), c.detail) for c in checks
+        (c.name, "ok" if c.passed else "FAILED", c.detail, _figure(c.difference), _figure(c.tolerance)) for c in checks
     ]
     caption = "difference: between two ways of running the model, in standard deviations of the scores or logits"
-    return table(("check", "", "difference", "at most", "found"), rows, caption)
+    return table(("check", "", "found", "difference", "at most"), rows, caption, text=3)
 
 
 def _figure(value: float | None) -> str:
