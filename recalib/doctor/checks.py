@@ -66,7 +66,7 @@ class Patient:
         for layer in sorted({0, self.lm.num_layers // 2, self.lm.num_layers - 1}):
             nudged = passes.alone(self.lm, self.ids[:1], self._nudge(layer)).logits[:, :1]
             changes[layer] = _difference(nudged.flatten(1).T, plain.flatten(1).T)
-        deaf = [layer for layer, change in changes.items() if not change > self.tolerance]
+        deaf = [layer for layer, change in changes.items() if not change > torch.finfo(self.lm.model.dtype).eps]
         blocks = ", ".join(map(str, deaf or changes))
         detail = f"a vector added to block {blocks} {'does not change' if deaf else 'changes'} the logits"
         return Check("steering", not deaf, detail, _finite(min(changes.values())))
@@ -159,14 +159,14 @@ class Patient:
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """Largest over columns of the root mean square of found - expected, in standard deviations of expected.
+    """Root mean square of found - expected, each column in standard deviations of expected.
 
     Both are [n, columns]. Where a column hardly varies, a tenth of its size is taken for its deviation:
     rounding errors grow with size. Infinite where something is not finite.
     """
     scale = torch.maximum(expected.std(0, correction=0), 0.1 * _size(expected)).clamp_min(1e-30)
-    ratio = (_size(found - expected) / scale).max().item()
-    return ratio if math.isfinite(ratio) else math.inf
+    difference = ((found - expected) / scale).square().mean().sqrt().item()
+    return difference if math.isfinite(difference) else math.inf
 
 
 def _size(columns: Tensor) -> Tensor:
