@@ -61,7 +61,7 @@ def test_half_precision_is_held_to_its_own_tolerance():
     assert failed(found) == {}
     assert found.dtype == "bfloat16"
     tolerances = [check.tolerance for check in found.checks if check.tolerance is not None]
-    assert tolerances == pytest.approx([0.198] * len(tolerances), abs=1e-3)
+    assert tolerances == pytest.approx([0.177] * len(tolerances), abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def shrink(config: Any, rule: Rule) -> dict[str, Any]:
     """Constructor arguments for a small config of the same class."""
     accepted = inspect.signature(type(config)).parameters
     given = {name for name, p in accepted.items() if not (rule.derive and p.default is None)}
-    values = {name: value for name, value in vars(config).items() if name in given}
+    values = {k: v for k, v in vars(config).items() if k in given or (rule.cut and isinstance(v, list))}
     depths = {v for name, v in values.items() if _is_int(v) and re.search(_LAYERS, name)}
     token_ids = iter(range(WORDS, WORDS + SPECIAL))
     small: dict[str, Any] = {}
