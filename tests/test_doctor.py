@@ -10,6 +10,7 @@ from transformers.models import bert
 
 from recalib.doctor import diagnose
 from recalib.errors import ModelError
+from recalib.extraction import extract
 from recalib.lm.model import wrap
 
 PROMPTS = ("w1", "w2 w3 w4 w5", "w6 w7 w8 w9 w10 w11 w12", " ".join(f"w{i}" for i in range(20, 43)))
@@ -108,6 +109,19 @@ def test_blocks_that_bypass_hooks_are_refused():
     found = diagnose(wrap(model, tiny.tokenizer()), PROMPTS)
     assert not found.works
     assert "runs 0 times" in failed(found)["block outputs"]
+    with pytest.raises(ModelError, match="hooks on block 0 are not called"):
+        extract(wrap(model, tiny.tokenizer()), PROMPTS, (1,), ("t_post_inst",))
+
+
+def test_blocks_that_do_not_give_a_vector_for_each_token_are_refused_by_every_command():
+    model = tiny.model("llama")
+    for block in model.model.layers:
+        block.register_forward_hook(lambda module, inputs, output: torch.cat([output[:, :1], output], dim=1))
+    lm = wrap(model, tiny.tokenizer())
+    message = r"returns \[1, 3, 32\] for one row of two tokens"
+    with pytest.raises(ModelError, match=message):
+        extract(lm, PROMPTS, (1,), ("t_post_inst",))
+    assert not diagnose(lm, PROMPTS).works
 
 
 def test_a_block_whose_output_goes_nowhere_is_refused():

@@ -76,11 +76,16 @@ def capturing(blocks: nn.ModuleList, layers: tuple[int, ...], keep: Callable[[in
 
     Blocks after the last wanted one, the final norm and the LM head never run. `keep(layer, h)` gets
     h [batch, tokens, hidden] on the model's device; it must copy what it wants to hold on to.
+
+    Raises ModelError if a wanted block was not called: cross-attention to images is skipped for text, and
+    some models call their blocks past the hooks.
     """
     last = max(layers)
+    called: set[int] = set()
 
     def hook(layer: int) -> Callable[..., None]:
         def read(module: nn.Module, inputs: Any, output: Any) -> None:
+            called.add(layer)
             keep(layer, hidden_states(output))
             if layer == last:
                 raise _Enough
@@ -94,3 +99,6 @@ def capturing(blocks: nn.ModuleList, layers: tuple[int, ...], keep: Callable[[in
     finally:
         for handle in handles:
             handle.remove()
+    silent = sorted(set(layers) - called)
+    if silent:
+        raise ModelError(f"hooks on block {', '.join(map(str, silent))} are not called, so nothing can be read there")

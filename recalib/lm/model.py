@@ -43,17 +43,21 @@ class LanguageModel:
 
     @cached_property
     def hidden_size(self) -> int:
-        """Width of the residual stream, as the first block gives it for one token.
+        """Width of the residual stream, as the first block gives it for one row of two tokens.
 
-        Raises ModelError if hooks on that block are not called.
+        Raises ModelError if that block does not give one vector for each token.
         """
-        width: list[int] = []
-        token = torch.zeros(1, 1, dtype=torch.long)
-        with capturing(self.blocks, (0,), lambda layer, h: width.append(h.shape[-1])):
-            self.decoder(**self.inputs(token, torch.ones_like(token)))
-        if not width:
-            raise ModelError("a hook on the first decoder block is not called, so recalib can neither read nor steer")
-        return width[0]
+        shapes: list[torch.Size] = []
+        tokens = torch.zeros(1, 2, dtype=torch.long)
+        with capturing(self.blocks, (0,), lambda layer, h: shapes.append(h.shape)):
+            self.decoder(**self.inputs(tokens, torch.ones_like(tokens)))
+        *rows, width = shapes[0]
+        if rows != [1, 2]:
+            raise ModelError(
+                f"{type(self.model).__name__}: its first block returns {[*rows, width]} for one row of two "
+                "tokens, not [batch, tokens, hidden]"
+            )
+        return width
 
     def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """Arguments of a pass over prompts [rows, tokens], by the decoder or the model.
