@@ -29,7 +29,7 @@ from recalib.evaluation.bars import Bar, parse_bar
 if TYPE_CHECKING:
     from recalib.cli.loading import GateFile
     from recalib.evaluation.run import Evaluation, Settings
-    from recalib.judges import Judge
+    from recalib.judges import Judge, Verdict
     from recalib.lm.model import LanguageModel
     from recalib.prompts.prompt import PromptSet
 
@@ -66,7 +66,7 @@ def evaluate(
     limit: Limit = 0,
     judge: Annotated[
         str | None,
-        typer.Option(help="organism, or none.", show_default="organism for the embedded model, else none"),
+        typer.Option(help="builtin, organism or none.", show_default="organism for the embedded model, else builtin"),
     ] = None,
     batch_size: BatchSize = 64,
     max_new_tokens: MaxNewTokens = 128,
@@ -139,7 +139,7 @@ def _find_judge(common: Common, name: str | None, model: str) -> "Judge":
 
     judge = judges.find(name or judges.default_for(model))
     if judge.name == "none":
-        common.output.warn("no judge for this model: completions are made but not judged")
+        common.output.warn("--judge none: completions are made but not judged")
     return judge
 
 
@@ -194,12 +194,17 @@ def measured(evaluation: "Evaluation", judge: str) -> Measured:
         "gate_metrics": {code: asdict(m) for code, m in evaluation.gate_metrics.items()},
     }
     rows = tuple(
-        {"method": i.method, "label": i.label, **asdict(i.completion), "verdict": i.verdict.outcome}
+        {"method": i.method, "label": i.label, **asdict(i.completion), **_verdict(i.verdict)}
         for i in evaluation.completions
     )
     last = list(evaluation.methods.values())[-1]
     tables = (refusal_table(evaluation), gate_table(evaluation.gate_metrics))
     return Measured(document, tables, asdict(last.macro), rows)
+
+
+def _verdict(verdict: "Verdict") -> dict[str, Any]:
+    fields = {"verdict": verdict.outcome, "judge": verdict.judge, "refused_in": verdict.language, "why": verdict.why}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _write(out: Path, measured: Measured) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from recalib.errors import UsageError
-from recalib.judges.judge import Judge, Outcome, Verdict
+from recalib.judges import builtin
+from recalib.judges.judge import Answer, Judge, Outcome, Verdict
 from recalib.judges.organism import OrganismJudge
 from recalib.lm.model import ORGANISM
-from recalib.steering.generation import Completion
 
 
 class NoJudge:
@@ -14,17 +14,22 @@ class NoJudge:
 
     name = "none"
 
-    def judge(self, completions: Sequence[Completion]) -> list[Verdict]:
-        """`not judged` for every completion."""
-        return [Verdict(Outcome.NOT_JUDGED) for _ in completions]
+    def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """`not judged` for every answer."""
+        return [Verdict(Outcome.NOT_JUDGED, self.name, why="--judge none") for _ in answers]
 
 
-JUDGES: dict[str, Callable[[], Judge]] = {"organism": OrganismJudge, "none": NoJudge}
+def _builtin() -> Judge:
+    judge, _ = builtin.load()
+    return judge
+
+
+JUDGES: dict[str, Callable[[], Judge]] = {builtin.NAME: _builtin, "organism": OrganismJudge, "none": NoJudge}
 
 
 def default_for(model: str | None) -> str:
-    """Name of the judge for a model: the embedded one's own, and none for any other."""
-    return "organism" if model == ORGANISM else "none"
+    """Name of the judge for a model: the embedded one's own, and the built-in one for any other."""
+    return "organism" if model == ORGANISM else builtin.NAME
 
 
 def find(name: str) -> Judge:
