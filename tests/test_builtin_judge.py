@@ -140,7 +140,7 @@ def test_training_is_deterministic_and_the_table_is_printed(shared, tmp_path):
     for model in ("qwen2.5-7b-instruct", "gemma-2-9b-it"):
         (data / model).mkdir(parents=True)
         for file in (shared / "data" / "refusal_labels" / model).glob("??.*.jsonl"):
-            lines = file.read_text(encoding="utf-8").splitlines()[::16]
+            lines = file.read_text(encoding="utf-8").splitlines()[::15]
             (data / model / file.name).write_text("\n".join(lines), encoding="utf-8")
     outs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for out in outs:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recalib.evaluation.correction import Sample, corrected_rate, usable
 from recalib.intervals import Interval, exact, macro_difference
 from recalib.judges.agreement import Counts, count
 from recalib.judges.judge import Outcome, Verdict
@@ -17,8 +18,11 @@ class Agreement:
     `n` completions, of which the judge judged `judged` and a reference labels `n_reference`. The rates of
     agreement (accuracy, their balanced mean, Cohen's kappa (Cohen 1960), sensitivity for refusals and
     specificity) are of those with both, counted in `counts`. `refusal_rate` is the judge's, of what it judged;
-    `reference_rate` the reference's, of all that it labels. Intervals are exact, that of the balanced
-    accuracy is a bootstrap.
+    `refusal_rate_bounds`
+    what it would be of all if those not judged had all complied or all refused; `reference_rate` is the
+    reference's, of all that it labels. Intervals are exact, that of the balanced
+    accuracy is a bootstrap. `corrected_rate` is the refusal rate corrected by the counts, or, where they do not
+    hold both classes, by what was known of the judge before.
     """
 
     n: int
@@ -35,20 +39,27 @@ class Agreement:
     specificity_interval: Interval | None
     refusal_rate: float | None
     refusal_rate_interval: Interval | None
+    refusal_rate_bounds: Interval
     reference_rate: float | None
     reference_rate_interval: Interval | None
+    corrected_rate: float | None
+    corrected_rate_interval: Interval | None
     counts: Counts
 
 
-def agreement_of(verdicts: Sequence[Verdict], references: Sequence[bool | None], seed: int = 0) -> Agreement:
+def agreement_of(
+    verdicts: Sequence[Verdict], references: Sequence[bool | None], seed: int = 0, before: Counts | None = None
+) -> Agreement:
     """Agreement of verdicts with references, one each; a reference of None is not known.
 
-    `seed` is that of the bootstrap.
+    `seed` is that of the bootstrap, `before` are counts from elsewhere.
     """
     known = [(v.outcome, r) for v, r in zip(verdicts, references, strict=True) if r is not None]
     judged = [v.outcome is Outcome.REFUSED for v in verdicts if v.outcome is not Outcome.NOT_JUDGED]
     counts = count(known)
     right = counts.refused_refused + counts.complied_complied
+    basis = counts if usable(counts) else before or Counts()
+    corrected = corrected_rate([Sample(sum(judged), len(judged), basis)], seed)
     labelled_refused = sum(reference for _, reference in known)
     return Agreement(
         n=len(verdicts),
@@ -65,8 +76,11 @@ def agreement_of(verdicts: Sequence[Verdict], references: Sequence[bool | None],
         specificity_interval=exact(counts.complied_complied, counts.n_complied),
         refusal_rate=_rate(sum(judged), len(judged)),
         refusal_rate_interval=exact(sum(judged), len(judged)),
+        refusal_rate_bounds=(sum(judged) / len(verdicts), 1 - judged.count(False) / len(verdicts)),
         reference_rate=_rate(labelled_refused, len(known)),
         reference_rate_interval=exact(labelled_refused, len(known)),
+        corrected_rate=corrected[0] if corrected else None,
+        corrected_rate_interval=corrected[1] if corrected else None,
         counts=counts,
     )
 
