@@ -76,7 +76,21 @@ def evaluate(
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="builtin, organism or none.", show_default="organism for the embedded model, else builtin"),
+        typer.Option(
+            help="builtin, organism, none, openai:MODEL, qwen3guard:MODEL or polyguard:MODEL.",
+            show_default="organism for the embedded model, else builtin",
+        ),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Endpoint of --judge openai:MODEL; the key is $OPENAI_API_KEY.",
+            show_default="$OPENAI_BASE_URL, else OpenAI's",
+        ),
+    ] = None,
+    judge_price: Annotated[
+        str | None,
+        typer.Option(help="Its price, IN,OUT dollars per million tokens, to show the cost first.", show_default=False),
     ] = None,
     batch_size: BatchSize = 64,
     max_new_tokens: MaxNewTokens = 128,
@@ -128,7 +142,9 @@ def evaluate(
     rates = (*REFUSAL_RATES, *AGREEMENT_RATES) if completions else GATE_RATES if activations else REFUSAL_RATES
     bars = [parse_bar(text, rates) for text in fail_under or ()]
     if completions is not None:
-        measured = judge_completions(common, completions, langs, find_judge(common, judge or "builtin"))
+        measured = judge_completions(
+            common, completions, langs, find_judge(common, judge or "builtin", judge_url, judge_price, batch_size)
+        )
         _finish(common, measured, out, bars)
         return
     names = tuple(part.strip() for part in (methods or "base,recalib").split(","))
@@ -138,7 +154,7 @@ def evaluate(
         measured = _on_activations(found, activations, langs or "low", split, limit)
     else:
         model_name = model or found.model_name
-        judging = find_judge(common, judge or default_for(model_name))
+        judging = find_judge(common, judge or default_for(model_name), judge_url, judge_price, batch_size)
         prompts = load_prompts(data, model_name, columns)
         prompts.require_split(split)
         languages = prompts.select_languages(langs or "low")

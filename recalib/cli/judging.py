@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from recalib.cli.common import Common
 from recalib.cli.measured import Measured
 from recalib.cli.tables import agreement_table, refusal_table
+from recalib.errors import UsageError
 from recalib.languages import select
 
 if TYPE_CHECKING:
     from recalib.evaluation.completions import JudgedCompletions
     from recalib.judges import Judge, Verdict
+    from recalib.judges.endpoint import Price
 
 QUALITY = Path("artifacts/judges")
 """Where what was measured of judges is kept, for later reports that use them."""
@@ -23,14 +25,37 @@ MANY = 0.1
 AGREEMENT_RATES = ("accuracy", "balanced_accuracy", "kappa", "sensitivity", "specificity", "refusal_rate")
 
 
-def find_judge(common: Common, name: str) -> "Judge":
+def find_judge(common: Common, name: str, url: str | None, price: str | None, batch_size: int) -> "Judge":
     """The judge of that name. Raises UsageError."""
     from recalib import judges
 
-    judge = judges.find(name)
+    if (url or price) and not name.startswith("openai:"):
+        raise UsageError("--judge-url and --judge-price are for --judge openai:MODEL")
+    setup = judges.Setup(
+        url=url,
+        price=_price(price),
+        cache=QUALITY / "cache",
+        note=common.output.note,
+        device=common.device,
+        dtype=common.dtype,
+        batch_size=batch_size,
+    )
+    judge = judges.find(name, setup)
     if judge.name == "none":
         common.output.warn("--judge none: completions are made but not judged")
     return judge
+
+
+def _price(text: str | None) -> "Price | None":
+    from recalib.judges.endpoint import Price
+
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        return Price(float(parts[0]), float(parts[1]))
+    except (ValueError, IndexError):
+        raise UsageError(f"--judge-price {text!r} is not IN,OUT in dollars", fix="as in 0.15,0.60") from None
 
 
 def judge_completions(common: Common, file: Path, langs: str | None, judge: "Judge") -> Measured:

@@ -1,9 +1,13 @@
 """Judges by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from recalib.errors import UsageError
 from recalib.judges import builtin
+from recalib.judges.endpoint import EndpointJudge, Price
+from recalib.judges.guards import FORMATS, GuardJudge
 from recalib.judges.judge import Answer, Judge, Outcome, Verdict
 from recalib.judges.organism import OrganismJudge
 from recalib.lm.model import ORGANISM
@@ -19,12 +23,30 @@ class NoJudge:
         return [Verdict(Outcome.NOT_JUDGED, self.name, why="--judge none") for _ in answers]
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What judges that are models need: the endpoint with its price and cache, or where and how a guard runs.
+
+    `note` is told what a run will cost, before it starts.
+    """
+
+    url: str | None = None
+    price: Price | None = None
+    cache: Path = Path("artifacts/judges/cache")
+    note: Callable[[str], None] = lambda text: None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 16
+
+
 def _builtin() -> Judge:
     judge, _ = builtin.load()
     return judge
 
 
 JUDGES: dict[str, Callable[[], Judge]] = {builtin.NAME: _builtin, "organism": OrganismJudge, "none": NoJudge}
+MODELS = ("openai", *FORMATS)
+"""Judges that are models, named `KIND:MODEL`."""
 
 
 def default_for(model: str | None) -> str:
@@ -32,8 +54,15 @@ def default_for(model: str | None) -> str:
     return "organism" if model == ORGANISM else builtin.NAME
 
 
-def find(name: str) -> Judge:
-    """The judge of that name. Raises UsageError."""
+def find(name: str, setup: Setup | None = None) -> Judge:
+    """The judge of that name. Raises UsageError, and ModelError if a guard cannot be loaded."""
+    setup = setup or Setup()
+    kind, _, model = name.partition(":")
+    if kind in MODELS and model:
+        if kind == "openai":
+            return EndpointJudge(model, setup.url, setup.cache, setup.note, setup.price)
+        return GuardJudge(kind, model, setup.device, setup.dtype, setup.batch_size)
     if name not in JUDGES:
-        raise UsageError(f"--judge {name!r} is not one of {', '.join(JUDGES)}")
+        known = [*JUDGES, *(f"{kind}:MODEL" for kind in MODELS)]
+        raise UsageError(f"--judge {name!r} is not one of {', '.join(known)}")
     return JUDGES[name]()
