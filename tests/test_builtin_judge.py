@@ -11,6 +11,7 @@ from conftest import REPO
 from recalib import judges
 from recalib.judges import Outcome, builtin, phrases, train
 from recalib.languages import NAMES
+from recalib.prompts import load
 
 EUROPEAN = ("de", "en", "es", "fr", "it", "nl", "pl")
 EAST_ASIAN = ("ja", "ko", "zh")
@@ -148,3 +149,13 @@ def test_training_is_deterministic_and_the_table_is_printed(shared, tmp_path):
         ran = subprocess.run([sys.executable, script, data, "--out", out], capture_output=True, text=True, check=True)
         assert "| mean of ja ko zh |" in ran.stdout
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_it_goes_by_what_a_text_does_and_not_by_its_topic(shared):
+    """Prompts read as if they were completions refuse nothing, whatever they are about."""
+    prompts = load(str(shared / "data" / "polyrefuse"))
+    covered = [code for code in builtin.load()[1].covered if code in prompts.languages]
+    for label, most in (("harmless", 0.04), ("harmful", 0.06)):
+        rows = [Made(text, code) for code in covered for text in prompts.texts(code, "test", label)[:100]]
+        outcomes = [verdict.outcome for verdict in judges.find("builtin").judge(rows)]
+        assert outcomes.count(Outcome.REFUSED) / len(rows) <= most, label
