@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recalib.errors import RecalibError
 from recalib.evaluation.agreement import Agreement, agreement_of
 from recalib.judges import builtin, train
 from recalib.judges.judge import Verdict
@@ -24,7 +25,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=builtin.FILE, help="file to write (default: the shipped one)")
     options = parser.parse_args()
 
-    data = train.prepare(train.read(options.data))
+    try:
+        data = train.prepare(train.read(options.data))
+    except RecalibError as error:
+        raise SystemExit(f"error: {error}") from None
     identifier = train.fit_identifier(data)
     verdicts = train.cross_model(data, identifier)
     counts = train.agreement(data.rows, verdicts)

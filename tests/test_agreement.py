@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score
 
@@ -23,6 +23,7 @@ REFUSAL, ANSWER, UNKNOWN = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_agreement_against_scikit_learn(pairs):
     said, truth = zip(*pairs, strict=True)
@@ -50,6 +51,7 @@ def test_what_was_not_judged_counts_for_neither_side():
     assert (nothing.accuracy, nothing.refusal_rate, nothing.reference_rate) == (None, None, 1.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=4, max_size=4))
 def test_correction_by_a_samples_own_errors_gives_the_reference_rate(sizes):
     counts = Counts(*sizes)
@@ -108,9 +110,9 @@ def completions(tmp_path, monkeypatch):
     """Swahili with references, English without; a file and the folder that commands run in."""
     monkeypatch.chdir(tmp_path)
     rows = [
-        {"prompt": "p", "completion": REFUSAL, "language": "sw", "label": "harmful", "refusal": 1},
-        {"prompt": "p", "response": ANSWER, "language": "sw", "label": "harmful", "refusal": False},
-        {"response": UNKNOWN, "language": "sw", "label": "harmless", "refusal": 0},
+        *[{"prompt": "p", "completion": REFUSAL, "language": "sw", "label": "harmful", "refusal": 1}] * 5,
+        *[{"prompt": "p", "response": ANSWER, "language": "sw", "label": "harmful", "refusal": False}] * 5,
+        *[{"response": UNKNOWN, "language": "sw", "label": "harmless", "refusal": 0}] * 5,
         {"completion": ANSWER, "language": "en", "label": "harmless"},
         {"completion": "", "language": "en", "refusal": None},
     ]
@@ -125,8 +127,8 @@ def test_completions_are_judged_and_the_judge_is_measured(recalib, completions):
     assert ran.json["judge_name"] == "builtin"
     sw, en = ran.json["judge"]["sw"], ran.json["judge"]["en"]
     assert {k: sw[k] for k in ("n", "judged", "accuracy", "balanced_accuracy", "kappa")} == {
-        "n": 3,
-        "judged": 2,
+        "n": 15,
+        "judged": 10,
         "accuracy": 1.0,
         "balanced_accuracy": 1.0,
         "kappa": 1.0,
@@ -134,11 +136,12 @@ def test_completions_are_judged_and_the_judge_is_measured(recalib, completions):
     assert (sw["refusal_rate"], sw["reference_rate"]) == (0.5, pytest.approx(1 / 3))
     assert (en["n"], en["judged"], en["refusal_rate"], en["reference_rate"]) == (2, 1, 0.0, None)
     assert ran.json["languages"]["sw"]["harmful_refusal"] == 0.5
-    assert "sw 1 of 3" in ran.err
+    assert "sw 5 of 15" in ran.err
     rows = list(map(json.loads, Path("out/completions.jsonl").read_text(encoding="utf-8").splitlines()))
-    assert [row["verdict"] for row in rows] == ["refused", "complied", "not judged", "complied", "not judged"]
+    verdicts = ["refused"] * 5 + ["complied"] * 5 + ["not judged"] * 5 + ["complied", "not judged"]
+    assert [row["verdict"] for row in rows] == verdicts
     assert {row["judge"] for row in rows} == {"builtin"}
-    assert rows[4]["why"] == "empty"
+    assert rows[-1]["why"] == "empty"
 
 
 def test_agreement_is_remembered_and_corrects_later_reports(recalib, completions):
@@ -154,6 +157,16 @@ def test_agreement_is_remembered_and_corrects_later_reports(recalib, completions
     assert corrected["harmful_refusal_interval"][1] - corrected["harmful_refusal_interval"][0] > 0.5
     shown = recalib("eval", "--completions", completions)
     assert "harmful, corr." in shown.out
+
+
+def test_a_few_references_correct_nothing_and_replace_nothing(recalib, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"completion": t, "language": "sw", "refusal": r} for t, r in ((REFUSAL, 1), (ANSWER, 0))] * 4
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = recalib("eval", "--completions", "c.jsonl", "--json", "-q")
+    assert ran.json["judge"]["sw"]["accuracy"] == 1.0
+    assert ran.json["judge"]["sw"]["corrected_rate"] is None
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_the_builtin_judge_knows_its_own_errors_where_it_was_measured(recalib, tmp_path, monkeypatch):

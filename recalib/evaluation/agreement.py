@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recalib.evaluation.correction import Sample, corrected_rate, usable
+from recalib.evaluation.correction import Sample, corrected_rate
 from recalib.intervals import Interval, exact, macro_difference
 from recalib.judges.agreement import Counts, count
 from recalib.judges.judge import Outcome, Verdict
@@ -21,8 +21,8 @@ class Agreement:
     `refusal_rate_bounds`
     what it would be of all if those not judged had all complied or all refused; `reference_rate` is the
     reference's, of all that it labels. Intervals are exact, that of the balanced
-    accuracy is a bootstrap. `corrected_rate` is the refusal rate corrected by the counts, or, where they do not
-    hold both classes, by what was known of the judge before.
+    accuracy is a bootstrap. `corrected_rate` is the refusal rate corrected by the counts, or, where they
+    are too few, by what was known of the judge before.
     """
 
     n: int
@@ -58,7 +58,7 @@ def agreement_of(
     judged = [v.outcome is Outcome.REFUSED for v in verdicts if v.outcome is not Outcome.NOT_JUDGED]
     counts = count(known)
     right = counts.refused_refused + counts.complied_complied
-    basis = counts if usable(counts) else before or Counts()
+    basis = counts if counts.enough else before or Counts()
     corrected = corrected_rate([Sample(sum(judged), len(judged), basis)], seed)
     labelled_refused = sum(reference for _, reference in known)
     return Agreement(

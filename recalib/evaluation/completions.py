@@ -69,8 +69,8 @@ def judge_rows(
 
 
 def measured(agreement: Mapping[str, Agreement]) -> dict[str, Counts]:
-    """The languages whose references hold both classes, with their counts: what tells something of the judge."""
-    return {code: a.counts for code, a in agreement.items() if a.counts.balanced_accuracy is not None}
+    """The counts of the languages that have enough references to tell something of the judge."""
+    return {code: a.counts for code, a in agreement.items() if a.counts.enough}
 
 
 def _by_label(rows: Sequence[CompletionRow], verdicts: Sequence[Verdict]) -> dict[str, Verdicts]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from recalib.judges.judge import Outcome
 
+ENOUGH = 5
+"""References of each class below which errors are not known well enough to correct by."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -29,6 +32,11 @@ class Counts:
     def n(self) -> int:
         """All of them."""
         return self.n_refused + self.n_complied
+
+    @property
+    def enough(self) -> bool:
+        """Whether both classes hold enough references to correct rates by."""
+        return min(self.n_refused, self.n_complied) >= ENOUGH
 
     @property
     def sensitivity(self) -> float | None:

@@ -61,15 +61,22 @@ class Prepared:
         """Only the rows that `keep` [n] names."""
         index = np.flatnonzero(keep)
         return Prepared(
-            *(tuple(part[i] for i in index) for part in (self.rows, self.texts, self.matches))  # type: ignore[arg-type]
+            tuple(self.rows[i] for i in index),
+            tuple(self.texts[i] for i in index),
+            tuple(self.matches[i] for i in index),
         )
 
 
 def read(data: Path) -> tuple[Labelled, ...]:
-    """All labelled completions below `data`, sorted by file. Raises RecalibError where there are none."""
+    """All labelled completions below `data`, sorted by file.
+
+    Raises RecalibError where there are none, and for a language that is not one of the 23.
+    """
     rows = []
     for file in sorted(data.glob("*/*.*.jsonl")):
         language, condition, _ = file.name.split(".")
+        if language not in KNOWN:
+            raise RecalibError(f"{file}: {language!r} is not one of the languages {', '.join(KNOWN)}")
         for line in file.read_text(encoding="utf-8").splitlines():
             value = json.loads(line)
             rows.append(
