@@ -8,8 +8,9 @@ import numpy as np
 from recalib.activations import ActivationSet
 from recalib.errors import UsageError
 from recalib.evaluation.gate_metrics import GateMetrics, gate_metrics
-from recalib.evaluation.refusal import Refusal, Verdicts, macro
+from recalib.evaluation.refusal import MethodResult, Verdicts, summarise
 from recalib.gate.gate import Gate
+from recalib.judges.agreement import Counts
 from recalib.judges.judge import Judge, Verdict
 from recalib.lm.batching import Advance
 from recalib.lm.model import LanguageModel
@@ -28,14 +29,6 @@ class JudgedCompletion:
     label: str
     completion: Completion
     verdict: Verdict
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """Refusal by language, and over all of them, with one method."""
-
-    languages: dict[str, Refusal]
-    macro: Refusal
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,11 @@ def evaluate(
     judge: Judge,
     settings: Settings,
     advance: Advance = lambda n: None,
+    quality: Mapping[str, Counts] | None = None,
 ) -> Evaluation:
     """Complete a split's prompts with every method, judge them, and summarise.
+
+    `quality` is how the judge is known to agree with references, by language; rates are corrected by it.
 
     Raises UsageError for an unknown method, ArtifactError if the gate was made with another model.
     """
@@ -107,11 +103,10 @@ def evaluate(
         for language in languages
         for label in LABELS
     }
-    judged: list[JudgedCompletion] = []
+    made: list[tuple[str, str, Completion]] = []
     for method in methods:
         for (language, label), texts in cells.items():
             requests = [Request(text, language) for text in texts]
-            done: list[Completion] = []
             for batch in generate(
                 lm,
                 gate,
@@ -120,28 +115,25 @@ def evaluate(
                 batch_size=settings.batch_size,
                 max_new_tokens=settings.max_new_tokens,
             ):
-                done += batch
+                made += [(method, label, completion) for completion in batch]
                 advance(len(batch))
-            judged += [
-                JudgedCompletion(method, label, completion, verdict)
-                for completion, verdict in zip(done, judge.judge(done), strict=True)
-            ]
+    # all at once: some judges run many requests side by side, and say first what all of them will cost
+    verdicts = judge.judge([completion for _, _, completion in made])
+    judged = [JudgedCompletion(*parts, verdict) for parts, verdict in zip(made, verdicts, strict=True)]
     return Evaluation(
-        methods={method: _summarise(judged, method, languages, settings.seed) for method in methods},
+        methods={
+            method: summarise(_verdicts(judged, method, languages), settings.seed, quality or {}) for method in methods
+        },
         gate_metrics=_metrics(judged, gate, languages, methods[0]),
         completions=tuple(judged),
     )
 
 
-def _summarise(judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str], seed: int) -> MethodResult:
-    verdicts = {}
-    for language in languages:
-        harmful, harmless = ([i.verdict for i in _of(judged, method, language, label)] for label in LABELS)
-        verdicts[language] = Verdicts(harmful, harmless)
-    return MethodResult(
-        {language: macro({language: parts}, seed) for language, parts in verdicts.items()},
-        macro(verdicts, seed),
-    )
+def _verdicts(judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str]) -> dict[str, Verdicts]:
+    return {
+        language: Verdicts(*([i.verdict for i in _of(judged, method, language, label)] for label in LABELS))
+        for language in languages
+    }
 
 
 def _metrics(
