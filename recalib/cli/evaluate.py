@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from recalib.cli.answering import PromptRun, generate_part, judge_all, store_in
 from recalib.cli.common import (
     Activations,
     BatchSize,
@@ -21,26 +22,15 @@ from recalib.cli.common import (
     TrustRemoteCode,
     command,
 )
-from recalib.cli.judging import (
-    AGREEMENT_RATES,
-    QUALITY,
-    find_judge,
-    judge_completions,
-    verdict_fields,
-    warn_of_not_judged,
-)
+from recalib.cli.judging import AGREEMENT_RATES, find_judge, judge_completions
 from recalib.cli.measured import Measured
 from recalib.cli.study import parse_design, run_study
-from recalib.cli.tables import gate_table, identification_table, refusal_table
+from recalib.cli.tables import gate_table, identification_table
 from recalib.errors import BarNotMet, UsageError
 from recalib.evaluation.bars import Bar, parse_bar
 
 if TYPE_CHECKING:
     from recalib.cli.loading import GateFile
-    from recalib.evaluation.run import Evaluation, Settings
-    from recalib.judges import Judge
-    from recalib.lm.model import LanguageModel
-    from recalib.prompts.prompt import PromptSet
 
 GATE_RATES = ("auc", "balanced_accuracy", "f1", "false_flag_rate", "miss_rate")
 REFUSAL_RATES = ("harmful_refusal", "harmless_refusal", "selectivity", "own_language_share")
@@ -96,7 +86,14 @@ def evaluate(
     max_new_tokens: MaxNewTokens = 128,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for results.json and the completions.", show_default=False),
+        typer.Option(help="Folder for results and completions; finished cells there are kept.", show_default=False),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="K/N, K from 0: only generate each N-th prompt's answers, into --out; without it all are judged.",
+            show_default="all, or the rank's part under torchrun and accelerate",
+        ),
     ] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -126,8 +123,9 @@ def evaluate(
     the judge.
     """
     from recalib.cli.loading import find_gate, load_model, load_prompts
-    from recalib.evaluation.run import Settings, require_methods
+    from recalib.evaluation.run import Settings, cells_of, require_methods
     from recalib.judges import default_for
+    from recalib.shards import WHOLE, launched_shard, parse_shard
 
     given = {"--data": data, "--activations": activations, "--completions": completions}
     named = [option for option, value in given.items() if value is not None]
@@ -154,13 +152,21 @@ def evaluate(
         measured = _on_activations(found, activations, langs or "low", split, limit)
     else:
         model_name = model or found.model_name
+        part = parse_shard(shard) if shard is not None else launched_shard()
+        if part != WHOLE and out is None:
+            raise UsageError(f"the answers of shard {part} must be kept", fix="--out DIR, the same for all shards")
         judging = find_judge(common, judge or default_for(model_name), judge_url, judge_price, batch_size)
         prompts = load_prompts(data, model_name, columns)
         prompts.require_split(split)
         languages = prompts.select_languages(langs or "low")
         lm = load_model(common, model_name, trust_remote_code)
         settings = Settings(split, limit, batch_size, max_new_tokens, common.seed)
-        measured = _on_prompts(common, found, lm, prompts, languages, names, judging, settings)
+        run = PromptRun(lm, found, cells_of(prompts, languages, names, settings), settings)
+        store = store_in(out, run) if out else None
+        if part != WHOLE and store:
+            generate_part(common, run, store, part)
+            return
+        measured = judge_all(common, run, store, judging)
     _finish(common, measured, out, bars)
 
 
@@ -187,55 +193,6 @@ def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit
     told = identify(folder, found.gate, languages, split)
     document["identification"] = {code: asdict(i) for code, i in told.items()}
     return Measured(document, (gate_table(metrics), identification_table(told)), macro)
-
-
-def _on_prompts(
-    common: Common,
-    found: "GateFile",
-    lm: "LanguageModel",
-    prompts: "PromptSet",
-    languages: tuple[str, ...],
-    methods: tuple[str, ...],
-    judge: "Judge",
-    settings: "Settings",
-) -> Measured:
-    from recalib.evaluation.run import evaluate as run
-    from recalib.judges.quality import known
-    from recalib.prompts.prompt import LABELS
-
-    cells = [prompts.texts(lang, settings.split, label) for lang in languages for label in LABELS]
-    total = len(methods) * sum(len(cell[: settings.limit or None]) for cell in cells)
-    with common.output.progress("evaluate", total) as advance:
-        quality = known(judge.name, QUALITY).counts
-        result = run(lm, found.gate, prompts, languages, methods, judge, settings, advance, quality)
-    if judge.name != "none":
-        last = result.methods[methods[-1]].languages
-        warn_of_not_judged(
-            common, {c: (r.not_judged, r.not_judged + r.n_harmful + r.n_harmless) for c, r in last.items()}
-        )
-    return measured(result, judge.name)
-
-
-def measured(evaluation: "Evaluation", judge: str) -> Measured:
-    """An evaluation in the forms in which it leaves."""
-    document = {
-        "judge": judge,
-        "methods": {
-            name: {
-                "languages": {code: asdict(r) for code, r in method.languages.items()},
-                "macro": asdict(method.macro),
-            }
-            for name, method in evaluation.methods.items()
-        },
-        "gate_metrics": {code: asdict(m) for code, m in evaluation.gate_metrics.items()},
-    }
-    rows = tuple(
-        {"method": i.method, "label": i.label, **asdict(i.completion), **verdict_fields(i.verdict)}
-        for i in evaluation.completions
-    )
-    last = list(evaluation.methods.values())[-1]
-    tables = (refusal_table(evaluation.methods), gate_table(evaluation.gate_metrics))
-    return Measured(document, tables, asdict(last.macro), rows)
 
 
 def _write(out: Path, measured: Measured) -> None:
