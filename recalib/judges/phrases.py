@@ -16,7 +16,7 @@ from recalib.languages import NAMES
 
 KINDS = ("refusal", "answer", "not_refusal")
 _UNSPACED = ("zh", "ja", "th", "km", "my")
-_GAP = r"[^.!?。！？।။។።\n]{0,60}?"
+_GAP = "[^.!?。।။។።]{0,60}?"
 
 
 @dataclass(frozen=True)
