@@ -1,6 +1,6 @@
 """Run `recalib doctor` on every causal-LM type of the installed transformers, tiny and with random weights.
 
-python examples/bench/coverage.py [TYPE ...]      # no download; about 10 minutes on one core
+python examples/bench/coverage.py [TYPE ...]      # no download; about 15 minutes on one core
 
 Without types it writes coverage.md next to this file. Each type is built and examined in a process of its own
 with a time and a memory limit, so that one bad type does not end the run.
@@ -91,12 +91,15 @@ def report(rows: Sequence[Row], versions: str) -> str:
     """The table, with the counts above it."""
     counts = Counter(row.outcome for row in rows)
     can_run = counts["yes"] + counts["no"]
+    slower = sum(row.outcome == "yes" and bool(row.reason) for row in rows)
     share = f"{100 * counts['yes'] / max(1, can_run):.1f} %"
     lines = [
         "# Causal-LM types that recalib works on",
         "",
         f"Written by `python examples/bench/coverage.py` with {versions}: every type that `AutoModelForCausalLM`",
         "knows, built tiny from its default config with random weights, examined by `recalib doctor` (float32, CPU).",
+        "Beyond sizes, `is_decoder` is set where there is such a switch, and a hybrid whose default has no attention",
+        "layer gets one.",
         "",
         "| | types |",
         "| --- | --- |",
@@ -105,6 +108,7 @@ def report(rows: Sequence[Row], versions: str) -> str:
         f"| built, but fail a plain forward pass over text, without recalib | {counts['cannot run']} |",
         f"| run a forward pass | {can_run} |",
         f"| **recalib works** | **{counts['yes']} ({share} of those that run)** |",
+        f"| of these, generating prompts of one length, or single ones, at a time | {slower} |",
         "",
         "| type | class | works | reason |",
         "| --- | --- | --- | --- |",

@@ -30,7 +30,7 @@ def doctor(
     from recalib.doctor import diagnose
 
     try:
-        found = diagnose(load_model(common, model, trust_remote_code))
+        found = diagnose(load_model(common, model, trust_remote_code), seed=common.seed)
     except ModelError as error:
         if common.output.as_json:
             common.output.result({"model": model, "works": False, "reason": str(error), "checks": []})

@@ -18,9 +18,10 @@ from recalib.lm.padding import tolerance
 class Patient:
     """A model under examination: passes that several checks look at are run once."""
 
-    def __init__(self, lm: LanguageModel, prompts: tuple[str, ...]):
+    def __init__(self, lm: LanguageModel, prompts: tuple[str, ...], seed: int):
         self.lm = lm
         self.prompts = prompts
+        self.seed = seed
         self.tolerance = tolerance(lm.model.dtype)
 
     def checks(self) -> dict[str, Callable[[], Check]]:
@@ -118,7 +119,8 @@ class Patient:
     @cached_property
     def directions(self) -> Tensor:
         """A random unit direction for each layer [layers, hidden]: a score's readout."""
-        drawn = torch.randn(self.lm.num_layers, self.lm.hidden_size, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.lm.num_layers, self.lm.hidden_size, generator=generator)
         return torch.nn.functional.normalize(drawn, dim=1)
 
     @cached_property

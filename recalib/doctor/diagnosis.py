@@ -17,13 +17,13 @@ PROMPTS = (
 """What a model is checked on unless other prompts are given: short, and of different lengths."""
 
 
-def diagnose(lm: LanguageModel, prompts: Sequence[str] = PROMPTS) -> Diagnosis:
+def diagnose(lm: LanguageModel, prompts: Sequence[str] = PROMPTS, seed: int = 0) -> Diagnosis:
     """Run every check, or those up to one that the others build on and that fails.
 
     What the model's code raises fails the check in which it does. `prompts` should have different lengths:
-    equal ones need no padding.
+    equal ones need no padding. `seed` draws the directions that scores are read along.
     """
-    patient = Patient(lm, tuple(prompts))
+    patient = Patient(lm, tuple(prompts), seed)
     checks: list[Check] = []
     for name, check in patient.checks().items():
         checks.append(_attempt(name, check))
