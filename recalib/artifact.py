@@ -5,6 +5,7 @@ half of one. Nothing here unpickles; whatever is read is treated as untrusted.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -39,14 +40,20 @@ class Origin:
     @classmethod
     def now(cls) -> "Origin":
         """The present, or SOURCE_DATE_EPOCH (seconds) where a reproducible build sets it."""
-        from importlib.metadata import PackageNotFoundError, version
-
         seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-        versions = {}
-        for package in ("recalib", "torch", "transformers", "numpy", "scikit-learn"):
-            with contextlib.suppress(PackageNotFoundError):
-                versions[package] = version(package)
-        return cls(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)), versions)
+        return cls(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)), dict(_versions()))
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Package and version; kept, because looking them up takes longer than writing a small file."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for package in ("recalib", "torch", "transformers", "numpy", "scikit-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append((package, version(package)))
+    return tuple(found)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,10 @@ class NoSeparationError(CalibrationError):
     exit_code = 3
 
 
+class JudgeError(RecalibError):
+    """A judge cannot be asked, or answers nothing of use."""
+
+
 class BarNotMet(RecalibError):
     """A bar that the caller stated was not met."""
 

@@ -60,7 +60,8 @@ def test_every_command_has_the_common_options(recalib, command):
     text = recalib(command, "--help").out
     for option in ("--json", "--quiet", "--config", "--seed", "--device", "--dtype", "--revision"):
         assert option in text
-    assert ("--trust-remote-code" in text) == ("--model" in text)
+    takes_model = "--model" in text or command == "doctor"
+    assert ("--trust-remote-code" in text) == takes_model
 
 
 def test_version(recalib):

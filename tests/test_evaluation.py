@@ -57,10 +57,10 @@ def test_bootstrap_covers_the_true_difference_at_its_nominal_rate():
 
 def verdicts(text, language="sw"):
     outcomes = {
-        "r": Verdict(Outcome.REFUSED, language),
-        "c": Verdict(Outcome.COMPLIED),
-        "-": Verdict(Outcome.NOT_JUDGED),
-        "d": Verdict(Outcome.REFUSED, "de"),
+        "r": Verdict(Outcome.REFUSED, "organism", language),
+        "c": Verdict(Outcome.COMPLIED, "organism"),
+        "-": Verdict(Outcome.NOT_JUDGED, "organism"),
+        "d": Verdict(Outcome.REFUSED, "organism", "de"),
     }
     return [outcomes[letter] for letter in text]
 
@@ -87,7 +87,8 @@ def test_the_organisms_judge_tells_the_language_of_a_refusal(language):
     pair = world.prompt_pairs("test")[0]
     texts = [lexicon.refuse, lexicon.fill(lexicon.comply, pair), "", "sorry"]
     given_verdicts = find("organism").judge([Completion("p", language, text, 0.0, 0.0, False) for text in texts])
-    assert given_verdicts == [Verdict(Outcome.REFUSED, language), *[Verdict(Outcome.COMPLIED)] * 3]
+    complied = Verdict(Outcome.COMPLIED, "organism")
+    assert given_verdicts == [Verdict(Outcome.REFUSED, "organism", language), *[complied] * 3]
 
 
 def test_bars():

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from filelock import FileLock
+from transformers import AutoModelForCausalLM, ZambaConfig
 
 from recalib import prompts
 from recalib.activations import ActivationSet, parse_layers
@@ -156,6 +157,15 @@ def test_first_blocks_alone_give_the_very_same_rows(architecture, tmp_path):
     assert sum(p.numel() for p in first.model.parameters()) < 0.6 * sum(p.numel() for p in whole.model.parameters())
     with pytest.raises(ModelError, match="layer 2 is needed"):
         first.require_layer(2)
+
+
+def test_first_blocks_of_a_model_whose_blocks_share_weights(tmp_path):
+    sizes = {"num_hidden_layers": 12, "hidden_size": 32, "intermediate_size": 64, "mamba_d_state": 8, "pad_token_id": 0}
+    config = ZambaConfig(**sizes, vocab_size=100, num_attention_heads=4, num_key_value_heads=2, n_mamba_heads=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    whole, first = load(str(tmp_path), device="cpu"), load(str(tmp_path), device="cpu", blocks=4)
+    assert np.array_equal(*(extract(lm, TEXTS, (1, 3), ("t_post_inst",)) for lm in (whole, first)))
 
 
 def test_more_blocks_than_there_are(tmp_path):

@@ -52,9 +52,8 @@ def test_extract_fit_calibrate_steer_and_evaluate(recalib, shared, model, tmp_pa
     assert [row["prompt"] for row in ran.json] == [row["instruction"] for row in rows]
 
     command = ["eval", "--gate", gate, "--langs", "yo", "--split", "val", "--data", data, "--limit", 3, "--json"]
-    ran = recalib(*command, "--max-new-tokens", 4)
+    ran = recalib(*command, "--max-new-tokens", 32)  # random tokens: no basis for any verdict
     assert ran.code == 0, ran.err
-    assert "not judged" in ran.err
     cell = ran.json["methods"]["recalib"]["languages"]["yo"]
     assert (cell["not_judged"], cell["harmful_refusal"], cell["selectivity"]) == (6, None, None)
 

@@ -1,5 +1,6 @@
 """Sharded extraction: the joined set is the one process's, and nothing incomplete or mixed is ever read."""
 
+import json
 import os
 import subprocess
 import sys
@@ -137,3 +138,22 @@ def test_an_explicit_shard_overrules_the_environment(recalib, tmp_path, monkeypa
     ran = recalib("extract", *COMMAND, "--shard", "0/3", "--out", tmp_path, "--dry-run", "--json")
     assert (ran.json["shard"], ran.json["prompts"]) == ("0/3", 12)
     assert recalib("extract", *COMMAND, "--out", tmp_path, "--dry-run", "--json").out == ""
+
+
+def test_two_workers_of_a_local_ray(whole, tmp_path):
+    pytest.importorskip("ray", reason="the extra recalib[ray] is not installed")
+    command = [sys.executable, "-m", "recalib", "extract", *COMMAND, "--engine", "ray:2", "--out", tmp_path, "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for skipped in (0, 8):
+        ran = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["skipped"] == skipped
+    assert len(list(tmp_path.rglob("*.shard-?-of-2.safetensors"))) == 8
+    assert_same_rows(tmp_path, whole)
+
+
+def test_ray_and_shard_exclude_each_other(recalib, tmp_path):
+    ran = recalib("extract", *COMMAND, "--engine", "ray:2", "--shard", "0/2", "--out", tmp_path)
+    assert (ran.code, "exclude each other" in ran.err) == (2, True)
+    for engine in ("dask", "ray:", "ray:0", "ray:x"):
+        assert recalib("extract", *COMMAND, "--engine", engine, "--out", tmp_path).code == 2

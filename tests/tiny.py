@@ -1,5 +1,6 @@
 """Tiny causal LMs with random weights, of several architectures, and a word-level tokenizer for them."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models import (
+    bart,
     falcon,
     gemma2,
     gemma3,
@@ -19,6 +21,8 @@ from transformers.models import (
     phi3,
     qwen2,
     qwen3,
+    rwkv,
+    siglip,
 )
 
 WORDS = ["<pad>", "<unk>", "<end>", "<user>", "<assistant>", *(f"w{i}" for i in range(95))]
@@ -48,6 +52,21 @@ _GPT2 = {
     "bos_token_id": None,
     "eos_token_id": 2,
 }
+_BART = {
+    "vocab_size": len(WORDS),
+    "d_model": 32,
+    "decoder_layers": 4,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+}
+_RWKV = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 4, "bos_token_id": None, "eos_token_id": 2}
+_VISION = siglip.SiglipVisionConfig(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, image_size=28, patch_size=14
+)
 _FALCON = {k: v for k, v in _SIZES.items() if k not in ("head_dim", "num_key_value_heads", "intermediate_size")}
 CONFIGS = {
     "llama": llama.LlamaConfig(**_SIZES),
@@ -55,6 +74,14 @@ CONFIGS = {
     "qwen3": qwen3.Qwen3Config(**_SIZES),
     "gemma2": gemma2.Gemma2Config(**_SIZES, query_pre_attn_scalar=8),
     "gemma3": gemma3.Gemma3TextConfig(**_SIZES, query_pre_attn_scalar=8),
+    # a text decoder next to a vision tower that has as many blocks
+    "gemma3_multimodal": gemma3.Gemma3Config(
+        text_config=gemma3.Gemma3TextConfig(**_SIZES, query_pre_attn_scalar=8),
+        vision_config=_VISION,
+        mm_tokens_per_image=4,
+        image_token_index=len(WORDS) - 1,
+        eos_token_id=2,
+    ),
     "mistral": mistral.MistralConfig(**_SIZES),
     "mixtral": mixtral.MixtralConfig(**_SIZES, num_local_experts=4, num_experts_per_tok=2),
     "phi3": phi3.Phi3Config(**_SIZES),
@@ -64,6 +91,9 @@ CONFIGS = {
     "mamba": mamba.MambaConfig(
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=4, state_size=8, eos_token_id=2
     ),
+    # these two go wrong in transformers' own batches: with left padding, and with any
+    "bart": bart.BartConfig(**_BART),
+    "rwkv": rwkv.RwkvConfig(**_RWKV),
 }
 
 
@@ -83,7 +113,7 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 def model(architecture: str, seed: int = 0) -> Any:
     """A model of that architecture whose random weights are large enough that rows differ."""
     torch.manual_seed(seed)
-    built = AutoModelForCausalLM.from_config(CONFIGS[architecture])
+    built = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[architecture]))
     with torch.no_grad():
         for name, parameter in built.named_parameters():
             if parameter.dim() > 1 and "A_log" not in name:

@@ -8,6 +8,7 @@ from recalib import __version__
 from recalib.cli.calibrate import calibrate
 from recalib.cli.check import check
 from recalib.cli.demo import demo
+from recalib.cli.doctor import doctor
 from recalib.cli.evaluate import evaluate
 from recalib.cli.extract import extract
 from recalib.cli.fit_gate import fit_gate
@@ -49,4 +50,5 @@ app.command("steer")(steer)
 app.command("eval")(evaluate)
 app.command("check")(check)
 app.command("inspect")(inspect)
+app.command("doctor")(doctor)
 app.command("demo")(demo)

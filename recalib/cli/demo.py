@@ -29,9 +29,9 @@ def demo(
     from recalib import examples, extraction, judges, prompts
     from recalib.activations import ActivationSet
     from recalib.calibration.calibrate import Request, calibrate
-    from recalib.cli.evaluate import measured
+    from recalib.cli.answering import measured
     from recalib.cli.loading import load_model
-    from recalib.evaluation.run import METHODS, Settings, evaluate
+    from recalib.evaluation.run import METHODS, Settings, cells_of, evaluate
     from recalib.gate import fitting, selection
     from recalib.gate.forms import LanguageRows
     from recalib.languages import HIGH, LOW
@@ -66,10 +66,10 @@ def demo(
         gate.save(folder / "gate.safetensors")
 
         output.note("$ recalib eval --langs low --methods base,recalib")
-        total = len(METHODS) * sum(len(data.texts(lang, "test", label)) for lang in LOW for label in prompts.LABELS)
         settings = Settings(batch_size=64, seed=common.seed)
-        with output.progress("evaluate", total) as advance:
-            result = evaluate(lm, gate, data, LOW, METHODS, judges.find("organism"), settings, advance)
+        answers = cells_of(data, LOW, METHODS, settings)
+        with output.progress("evaluate", sum(map(len, answers.values()))) as advance:
+            result = evaluate(lm, gate, answers, judges.find("organism"), settings, advance)
     shown = measured(result, "organism")
     before, after = (result.methods[name].macro.selectivity or 0.0 for name in METHODS)
     output.result(

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from recalib.cli.answering import PromptRun, generate_part, judge_all, store_in
 from recalib.cli.common import (
     Activations,
     BatchSize,
@@ -21,36 +22,27 @@ from recalib.cli.common import (
     TrustRemoteCode,
     command,
 )
+from recalib.cli.judging import AGREEMENT_RATES, find_judge, judge_completions
+from recalib.cli.measured import Measured
 from recalib.cli.study import parse_design, run_study
-from recalib.cli.tables import gate_table, identification_table, refusal_table
+from recalib.cli.tables import gate_table, identification_table
 from recalib.errors import BarNotMet, UsageError
 from recalib.evaluation.bars import Bar, parse_bar
 
 if TYPE_CHECKING:
     from recalib.cli.loading import GateFile
-    from recalib.evaluation.run import Evaluation, Settings
-    from recalib.judges import Judge
-    from recalib.lm.model import LanguageModel
-    from recalib.prompts.prompt import PromptSet
 
 GATE_RATES = ("auc", "balanced_accuracy", "f1", "false_flag_rate", "miss_rate")
 REFUSAL_RATES = ("harmful_refusal", "harmless_refusal", "selectivity", "own_language_share")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A result in the forms in which it leaves: JSON, tables, macro figures, rows for a file."""
-
-    document: dict[str, Any]
-    tables: tuple[Any, ...]
-    macro: Mapping[str, float | None]
-    completions: tuple[dict[str, Any], ...] = ()
-
-
 @command
 def evaluate(
     common: Common,
-    langs: Annotated[str, typer.Option(help="Codes and tiers: sw,yo, low, all.")] = "low",
+    langs: Annotated[
+        str | None,
+        typer.Option(help="Codes and tiers: sw,yo, low, all.", show_default="low; with --completions all"),
+    ] = None,
     gate: GatePath = None,
     methods: Annotated[
         str | None,
@@ -64,15 +56,44 @@ def evaluate(
     activations: Activations = None,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
     limit: Limit = 0,
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge completions made elsewhere: JSONL with completion, language and, where known, prompt, label, "
+            "refusal (1 refused, 0 not: the judge is compared with it).",
+            show_default=False,
+        ),
+    ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="organism, or none.", show_default="organism for the embedded model, else none"),
+        typer.Option(
+            help="builtin, organism, none, openai:MODEL, qwen3guard:MODEL or polyguard:MODEL.",
+            show_default="organism for the embedded model, else builtin",
+        ),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Endpoint of --judge openai:MODEL; the key is $OPENAI_API_KEY.",
+            show_default="$OPENAI_BASE_URL, else OpenAI's",
+        ),
+    ] = None,
+    judge_price: Annotated[
+        str | None,
+        typer.Option(help="Its price, IN,OUT dollars per million tokens, to show the cost first.", show_default=False),
     ] = None,
     batch_size: BatchSize = 64,
     max_new_tokens: MaxNewTokens = 128,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for results.json and the completions.", show_default=False),
+        typer.Option(help="Folder for results and completions; finished cells there are kept.", show_default=False),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="K/N, K from 0: only generate each N-th prompt's answers, into --out; without it all are judged.",
+            show_default="all, or the rank's part under torchrun and accelerate",
+        ),
     ] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -98,49 +119,63 @@ def evaluate(
 
     With --activations nothing is generated. With prompts, every method completes the same ones and a
     judge says which completions refuse. --study shots draws examples from the train split many times,
-    calibrates, and measures on the test split.
+    calibrates, and measures on the test split. --completions judges a file and, where it has references,
+    the judge.
     """
     from recalib.cli.loading import find_gate, load_model, load_prompts
-    from recalib.evaluation.run import Settings, require_methods
+    from recalib.evaluation.run import Settings, cells_of, require_methods
+    from recalib.judges import default_for
+    from recalib.shards import WHOLE, launched_shard, parse_shard
 
-    if activations is not None and data is not None:
-        raise UsageError("--data and --activations exclude each other")
+    given = {"--data": data, "--activations": activations, "--completions": completions}
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} exclude each other")
     if study is not None:
         if activations is None or fail_under:
             raise UsageError("--study works on --activations DIR, and has no --fail-under")
         design = parse_design(shots, methods, draws, unlabeled_n, prevalence, common.seed)
-        run_study(common, find_gate(gate), activations, langs, design, out)
+        run_study(common, find_gate(gate), activations, langs or "low", design, out)
         return
-    rates = REFUSAL_RATES if activations is None else GATE_RATES
+    rates = (*REFUSAL_RATES, *AGREEMENT_RATES) if completions else GATE_RATES if activations else REFUSAL_RATES
     bars = [parse_bar(text, rates) for text in fail_under or ()]
+    if completions is not None:
+        measured = judge_completions(
+            common, completions, langs, find_judge(common, judge or "builtin", judge_url, judge_price, batch_size)
+        )
+        _finish(common, measured, out, bars)
+        return
     names = tuple(part.strip() for part in (methods or "base,recalib").split(","))
     require_methods(names)
     found = find_gate(gate)
     if activations is not None:
-        measured = _on_activations(found, activations, langs, split, limit)
+        measured = _on_activations(found, activations, langs or "low", split, limit)
     else:
         model_name = model or found.model_name
-        judging = _find_judge(common, judge, model_name)
+        part = parse_shard(shard) if shard is not None else launched_shard()
+        if part != WHOLE and out is None:
+            raise UsageError(f"the answers of shard {part} must be kept", fix="--out DIR, the same for all shards")
+        judging = find_judge(common, judge or default_for(model_name), judge_url, judge_price, batch_size)
         prompts = load_prompts(data, model_name, columns)
         prompts.require_split(split)
-        languages = prompts.select_languages(langs)
+        languages = prompts.select_languages(langs or "low")
         lm = load_model(common, model_name, trust_remote_code)
         settings = Settings(split, limit, batch_size, max_new_tokens, common.seed)
-        measured = _on_prompts(common, found, lm, prompts, languages, names, judging, settings)
+        run = PromptRun(lm, found, cells_of(prompts, languages, names, settings), settings)
+        store = store_in(out, run) if out else None
+        if part != WHOLE and store:
+            generate_part(common, run, store, part)
+            return
+        measured = judge_all(common, run, store, judging)
+    _finish(common, measured, out, bars)
+
+
+def _finish(common: Common, measured: Measured, out: Path | None, bars: list[Bar]) -> None:
     if out is not None:
         _write(out, measured)
         common.output.note(f"written to {out}")
     common.output.result(measured.document, *measured.tables)
     _require(bars, measured.macro)
-
-
-def _find_judge(common: Common, name: str | None, model: str) -> "Judge":
-    from recalib import judges
-
-    judge = judges.find(name or judges.default_for(model))
-    if judge.name == "none":
-        common.output.warn("no judge for this model: completions are made but not judged")
-    return judge
 
 
 def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit: int) -> Measured:
@@ -160,48 +195,6 @@ def _on_activations(found: "GateFile", root: Path, langs: str, split: str, limit
     return Measured(document, (gate_table(metrics), identification_table(told)), macro)
 
 
-def _on_prompts(
-    common: Common,
-    found: "GateFile",
-    lm: "LanguageModel",
-    prompts: "PromptSet",
-    languages: tuple[str, ...],
-    methods: tuple[str, ...],
-    judge: "Judge",
-    settings: "Settings",
-) -> Measured:
-    from recalib.evaluation.run import evaluate as run
-    from recalib.prompts.prompt import LABELS
-
-    cells = [prompts.texts(lang, settings.split, label) for lang in languages for label in LABELS]
-    total = len(methods) * sum(len(cell[: settings.limit or None]) for cell in cells)
-    with common.output.progress("evaluate", total) as advance:
-        result = run(lm, found.gate, prompts, languages, methods, judge, settings, advance)
-    return measured(result, judge.name)
-
-
-def measured(evaluation: "Evaluation", judge: str) -> Measured:
-    """An evaluation in the forms in which it leaves."""
-    document = {
-        "judge": judge,
-        "methods": {
-            name: {
-                "languages": {code: asdict(r) for code, r in method.languages.items()},
-                "macro": asdict(method.macro),
-            }
-            for name, method in evaluation.methods.items()
-        },
-        "gate_metrics": {code: asdict(m) for code, m in evaluation.gate_metrics.items()},
-    }
-    rows = tuple(
-        {"method": i.method, "label": i.label, **asdict(i.completion), "verdict": i.verdict.outcome}
-        for i in evaluation.completions
-    )
-    last = list(evaluation.methods.values())[-1]
-    tables = (refusal_table(evaluation), gate_table(evaluation.gate_metrics))
-    return Measured(document, tables, asdict(last.macro), rows)
-
-
 def _write(out: Path, measured: Measured) -> None:
     from recalib.artifact import atomic
 
@@ -216,7 +209,7 @@ def _write(out: Path, measured: Measured) -> None:
 def _require(bars: list[Bar], macro: Mapping[str, float | None]) -> None:
     missed = [bar for bar in bars if not bar.met_by(macro)]
     if missed:
-        figures = "; ".join(f"{bar} but it is {_show(macro[bar.metric])}" for bar in missed)
+        figures = "; ".join(f"{bar} but it is {_show(macro.get(bar.metric))}" for bar in missed)
         raise BarNotMet(f"the bar was not met: {figures}")
 
 

@@ -13,6 +13,8 @@ from recalib.errors import UsageError
 if TYPE_CHECKING:
     from recalib.extraction import Plan
     from recalib.lm.model import LanguageModel
+    from recalib.prompts.prompt import PromptSet
+    from recalib.shards import Shard
 
 
 @command
@@ -37,6 +39,9 @@ def extract(
             show_default="all, or the rank's part under torchrun and accelerate",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray (ray:N) for all shards at once, one a GPU (or N), on a Ray cluster.")
+    ] = "local",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace finished files.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be extracted, and stop.")] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -50,36 +55,60 @@ def extract(
     from recalib.activations import parse_layers
     from recalib.cli.loading import load_model, load_prompts
     from recalib.lm.model import count_blocks
-    from recalib.shards import launched_shard, parse_shard
 
-    part = parse_shard(shard) if shard is not None else launched_shard()
-    leads = shard is not None or part.index == 0
-    output = common.output if leads else Output(quiet=True)
-    tokens = _batch_tokens(batch_tokens)
-    read_positions = _positions(positions)
+    workers, tokens, read_positions = _ray_workers(engine), _batch_tokens(batch_tokens), _positions(positions)
+    part, leads = _shard(shard, workers)
+    common = replace(common, output=common.output if leads else Output(quiet=True))
     name = model or "organism"
     prompts = load_prompts(data, name, columns)
-    wanted_splits = tuple(part.strip() for part in splits.split(","))
-    for split in wanted_splits:
-        prompts.require_split(split)
-    cells, empty = extraction.plan_cells(prompts, prompts.select_languages(langs), wanted_splits)
+    cells, empty = _cells(prompts, langs, splits)
     if empty and leads:
-        output.warn(f"{prompts.name} has no prompts for {', '.join(empty)}")
+        common.output.warn(f"{prompts.name} has no prompts for {', '.join(empty)}")
     count = count_blocks(name, revision=common.revision, trust_remote_code=trust_remote_code)
     plan = extraction.Plan(prompts, cells, parse_layers(layers, count), read_positions, limit, part)
-    lm = load_model(replace(common, output=output), name, trust_remote_code, blocks=max(plan.layers) + 1)
+    # one block is enough to tell which model it is
+    blocks = 1 if dry_run or workers is not None else max(plan.layers) + 1
+    lm = load_model(common, name, trust_remote_code, blocks)
     document, summary = _describe(plan, lm, out)
     if dry_run:
         if leads:
-            output.result({**document, "dry_run": True}, f"would extract {summary} to {out}")
+            common.output.result({**document, "dry_run": True}, f"would extract {summary} to {out}")
         return
-    with output.progress("extract", plan.count) as advance:
-        skipped = extraction.extract_to(out, lm, plan, tokens, overwrite, advance)
+    with common.output.progress("extract", plan.count) as advance:
+        if workers is None:
+            skipped = extraction.extract_to(out, lm, plan, tokens, overwrite, advance)
+        else:
+            from recalib.extraction.on_ray import Job, extract_on_ray
+
+            settings = (common.revision, common.device, common.dtype, trust_remote_code)
+            skipped = extract_on_ray(Job(name, *settings, plan, out.absolute(), tokens, overwrite), workers, advance)
     if leads:
         done = f", {skipped} of the files were finished before" if skipped else ""
-        output.result({**document, "skipped": skipped}, f"{out}: {summary}{done}")
+        common.output.result({**document, "skipped": skipped}, f"{out}: {summary}{done}")
         when = "next" if part.count == 1 else f"when all {part.count} shards are there"
-        output.note(f"{when}: recalib fit-gate --activations {out} --out artifacts/gate.safetensors")
+        common.output.note(f"{when}: recalib fit-gate --activations {out} --out artifacts/gate.safetensors")
+
+
+def _shard(spec: str | None, workers: int | None) -> "tuple[Shard, bool]":
+    """This process's shard, and whether it speaks for all: the first that a launcher started, or a lone one."""
+    from recalib.shards import WHOLE, launched_shard, parse_shard
+
+    if spec is not None:
+        if workers is not None:
+            raise UsageError("--shard and --engine ray exclude each other", fix="--engine ray:N runs all N shards")
+        return parse_shard(spec), True
+    shard = launched_shard() if workers is None else WHOLE
+    return shard, shard.index == 0
+
+
+def _cells(prompts: "PromptSet", langs: str, splits: str) -> "tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]":
+    """Cells to extract, and the names of those that have no prompts. Raises UsageError."""
+    from recalib.extraction import plan_cells
+
+    names = tuple(part.strip() for part in splits.split(","))
+    for split in names:
+        prompts.require_split(split)
+    return plan_cells(prompts, prompts.select_languages(langs), names)
 
 
 def _describe(plan: "Plan", lm: "LanguageModel", out: Path) -> tuple[dict[str, Any], str]:
@@ -118,3 +147,13 @@ def _batch_tokens(spec: str) -> int | None:
     if not spec.isdecimal() or int(spec) < 1:
         raise UsageError(f"--batch-tokens {spec!r} is neither auto nor a number from 1")
     return int(spec)
+
+
+def _ray_workers(engine: str) -> int | None:
+    """How many shards to run on Ray, 0 for what suits the cluster; None for no Ray."""
+    kind, _, count = engine.partition(":")
+    if engine == "local":
+        return None
+    if kind != "ray" or (count and not count.isdecimal()) or count == "0" or engine.endswith(":"):
+        raise UsageError(f"--engine {engine!r} is not local, ray or ray:N")
+    return int(count or 0)

@@ -78,8 +78,8 @@ class Output:
             yield lambda n: bar.advance(task, n)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Any:
-    """A table whose first column is text and whose others are figures."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text: int = 1) -> Any:
+    """A table whose first columns, so many as `text` says, are text and whose others are figures."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -87,7 +87,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=Text(caption) if caption else None)
     result.caption_justify = "left"
     for i, column in enumerate(columns):
-        result.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
+        result.add_column(Text(column), justify="left" if i < text else "right", overflow="fold", no_wrap=i == 0)
     for row in rows:
         result.add_row(*map(Text, row))
     return result

@@ -7,11 +7,11 @@ from recalib.cli.output import percent, table
 from recalib.languages import name
 
 if TYPE_CHECKING:
+    from recalib.evaluation.agreement import Agreement
     from recalib.evaluation.drift import Drift
     from recalib.evaluation.gate_metrics import GateMetrics
     from recalib.evaluation.identification import Identification
-    from recalib.evaluation.refusal import Refusal
-    from recalib.evaluation.run import Evaluation
+    from recalib.evaluation.refusal import MethodResult, Refusal
     from recalib.evaluation.study import StudyRow
     from recalib.gate.gate import GateMeta
     from recalib.gate.selection import Candidate
@@ -39,25 +39,29 @@ def gate_table(metrics: "Mapping[str, GateMetrics]") -> Any:
     return table(columns, rows, caption)
 
 
-def refusal_table(evaluation: "Evaluation") -> Any:
-    """Refusal by language and method, and the macro mean."""
-    methods = evaluation.methods
-    rows = [
-        _refusal_row(code, method, result.languages[code])
+def refusal_table(methods: "Mapping[str, MethodResult]") -> Any:
+    """Refusal by language and method, and the macro mean; corrected for the judge's errors where they are known."""
+    shown = [
+        (code, method, result.languages[code])
         for code in next(iter(methods.values())).languages
         for method, result in methods.items()
     ]
-    rows += [_refusal_row("macro", method, result.macro) for method, result in methods.items()]
-    columns = ("language", "method", "harmful %", "harmless %", "difference", "own %", "n")
-    caption = (
-        "refused of harmful and of harmless prompts; own: refusals in the prompt's language; "
-        "n: completions judged; [95 % intervals]"
-    )
+    shown += [("macro", method, result.macro) for method, result in methods.items()]
+    corrected = any(r.corrected is not None for _, _, r in shown)
+    columns = ["language", "method", "harmful %", "harmless %", "difference", "own %", "n judged"]
+    caption = "refused of harmful and of harmless prompts; own: refusals in the prompt's language; [95 % intervals]"
+    if any(r.not_judged for _, _, r in shown):
+        columns += ["not judged", "harmful, all", "harmless, all"]
+        caption += "; all: if those not judged had complied, or refused"
+    if corrected:
+        columns += ["harmful, corr.", "harmless, corr.", "difference, corr."]
+        caption += "; corr.: for the judge's known errors (Rogan-Gladen)"
+    rows = [_refusal_row(*parts, corrected, "not judged" in columns) for parts in shown]
     return table(columns, rows, caption)
 
 
-def _refusal_row(language: str, method: str, r: "Refusal") -> tuple[str, ...]:
-    return (
+def _refusal_row(language: str, method: str, r: "Refusal", corrected: bool, not_judged: bool) -> tuple[str, ...]:
+    raw = (
         language,
         method,
         percent(r.harmful_refusal, r.harmful_refusal_interval),
@@ -65,7 +69,65 @@ def _refusal_row(language: str, method: str, r: "Refusal") -> tuple[str, ...]:
         percent(r.selectivity, r.selectivity_interval),
         percent(r.own_language_share),
         f"{r.n_harmful}+{r.n_harmless}",
+        *(
+            (str(r.not_judged), _bounds(r.harmful_refusal_bounds), _bounds(r.harmless_refusal_bounds))
+            if not_judged
+            else ()
+        ),
     )
+    c = r.corrected
+    if not corrected or c is None:
+        return (*raw, "-", "-", "-") if corrected else raw
+    return (
+        *raw,
+        percent(c.harmful_refusal, c.harmful_refusal_interval),
+        percent(c.harmless_refusal, c.harmless_refusal_interval),
+        percent(c.selectivity, c.selectivity_interval),
+    )
+
+
+def _bounds(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{100 * bounds[0]:.0f} to {100 * bounds[1]:.0f}"
+
+
+def agreement_table(results: "Mapping[str, Agreement]", judge: str) -> Any:
+    """How a judge agrees with references, and the refusal that either sees."""
+    rows = [
+        (
+            code,
+            f"{r.judged}/{r.n}",
+            percent(r.accuracy, r.accuracy_interval),
+            percent(r.balanced_accuracy, r.balanced_accuracy_interval),
+            "-" if r.kappa is None else f"{r.kappa:.2f}",
+            percent(r.sensitivity, r.sensitivity_interval),
+            percent(r.specificity, r.specificity_interval),
+            percent(r.refusal_rate, r.refusal_rate_interval),
+            _bounds(r.refusal_rate_bounds),
+            percent(r.corrected_rate, r.corrected_rate_interval),
+            percent(r.reference_rate, r.reference_rate_interval),
+            str(r.n_reference),
+        )
+        for code, r in results.items()
+    ]
+    columns = (
+        "language",
+        "judged",
+        "accuracy %",
+        "bal. acc. %",
+        "kappa",
+        "sensitivity %",
+        "specificity %",
+        "refused %",
+        "of all %",
+        "corrected %",
+        "reference %",
+        "n reference",
+    )
+    caption = (
+        f"the judge {judge} against the references in the file; refused: of what it judged; of all: if those not "
+        "judged had complied, or refused; corrected: for its errors (Rogan-Gladen); [95 % intervals]"
+    )
+    return table(columns, rows, caption)
 
 
 def candidate_table(candidates: "Sequence[Candidate]", chosen: "Candidate") -> Any:

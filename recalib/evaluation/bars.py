@@ -20,7 +20,7 @@ class Bar:
 
     def met_by(self, figures: Mapping[str, float | None]) -> bool:
         """Whether the figure clears the bar; one that could not be measured does not."""
-        figure = figures[self.metric]
+        figure = figures.get(self.metric)
         return figure is not None and bool(_COMPARE[self.comparison](figure, self.value))
 
     def __str__(self) -> str:

@@ -7,14 +7,17 @@ import numpy as np
 
 from recalib.activations import ActivationSet
 from recalib.errors import UsageError
+from recalib.evaluation.cells import Cell, CellStore
 from recalib.evaluation.gate_metrics import GateMetrics, gate_metrics
-from recalib.evaluation.refusal import Refusal, Verdicts, macro
+from recalib.evaluation.refusal import MethodResult, Verdicts, summarise
 from recalib.gate.gate import Gate
+from recalib.judges.agreement import Counts
 from recalib.judges.judge import Judge, Verdict
 from recalib.lm.batching import Advance
 from recalib.lm.model import LanguageModel
 from recalib.prompts.prompt import LABELS, PromptSet
 from recalib.routing.generation import BATCH_SIZE, MAX_NEW_TOKENS, Completion, Request, generate
+from recalib.shards import Shard
 
 METHODS = ("base", "recalib")
 """`base` is the model alone, `recalib` the model routed by the gate."""
@@ -28,14 +31,6 @@ class JudgedCompletion:
     label: str
     completion: Completion
     verdict: Verdict
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """Refusal by language, and over all of them, with one method."""
-
-    languages: dict[str, Refusal]
-    macro: Refusal
 
 
 @dataclass(frozen=True)
@@ -87,61 +82,106 @@ class Settings:
     seed: int = 0
 
 
-def evaluate(
-    lm: LanguageModel,
-    gate: Gate,
-    prompts: PromptSet,
-    languages: Sequence[str],
-    methods: Sequence[str],
-    judge: Judge,
-    settings: Settings,
-    advance: Advance = lambda n: None,
-) -> Evaluation:
-    """Complete a split's prompts with every method, judge them, and summarise.
-
-    Raises UsageError for an unknown method, ArtifactError if the gate was made with another model.
-    """
+def cells_of(
+    prompts: PromptSet, languages: Sequence[str], methods: Sequence[str], settings: Settings
+) -> dict[Cell, list[str]]:
+    """The prompts of every (method, language, label). Raises UsageError for an unknown method."""
     require_methods(methods)
-    cells = {
-        (language, label): prompts.texts(language, settings.split, label)[: settings.limit or None]
+    return {
+        (method, language, label): prompts.texts(language, settings.split, label)[: settings.limit or None]
+        for method in methods
         for language in languages
         for label in LABELS
     }
-    judged: list[JudgedCompletion] = []
-    for method in methods:
-        for (language, label), texts in cells.items():
-            requests = [Request(text, language) for text in texts]
-            done: list[Completion] = []
-            for batch in generate(
-                lm,
-                gate,
-                requests,
-                steer=method == "recalib",
-                batch_size=settings.batch_size,
-                max_new_tokens=settings.max_new_tokens,
-            ):
-                done += batch
-                advance(len(batch))
-            judged += [
-                JudgedCompletion(method, label, completion, verdict)
-                for completion, verdict in zip(done, judge.judge(done), strict=True)
-            ]
+
+
+def evaluate(
+    lm: LanguageModel,
+    gate: Gate,
+    cells: Mapping[Cell, Sequence[str]],
+    judge: Judge,
+    settings: Settings,
+    advance: Advance = lambda n: None,
+    quality: Mapping[str, Counts] | None = None,
+    store: CellStore | None = None,
+) -> Evaluation:
+    """Complete every cell's prompts with its method, judge them, and summarise.
+
+    `quality` is how the judge is known to agree with references, by language; rates are corrected by it. With a
+    `store`, each cell is kept there as it is finished, and taken from there if it is.
+
+    Raises ArtifactError if the gate was made with another model.
+    """
+    made: list[tuple[str, str, Completion]] = []
+    for cell, texts in cells.items():
+        done = store.read(cell, texts) if store else None
+        if done is None:
+            done = _complete(lm, gate, cell, texts, settings, advance)
+            if store:
+                store.write(cell, done)
+        else:
+            advance(len(texts))
+        made += [(cell[0], cell[2], completion) for completion in done]
+    # all at once: some judges run many requests side by side, and say first what all of them will cost
+    verdicts = judge.judge([completion for _, _, completion in made])
+    judged = [JudgedCompletion(*parts, verdict) for parts, verdict in zip(made, verdicts, strict=True)]
+    methods, languages = (tuple(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
     return Evaluation(
-        methods={method: _summarise(judged, method, languages, settings.seed) for method in methods},
+        methods={
+            method: summarise(_verdicts(judged, method, languages), settings.seed, quality or {}) for method in methods
+        },
         gate_metrics=_metrics(judged, gate, languages, methods[0]),
         completions=tuple(judged),
     )
 
 
-def _summarise(judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str], seed: int) -> MethodResult:
-    verdicts = {}
-    for language in languages:
-        harmful, harmless = ([i.verdict for i in _of(judged, method, language, label)] for label in LABELS)
-        verdicts[language] = Verdicts(harmful, harmless)
-    return MethodResult(
-        {language: macro({language: parts}, seed) for language, parts in verdicts.items()},
-        macro(verdicts, seed),
-    )
+def generate_shard(
+    lm: LanguageModel,
+    gate: Gate,
+    cells: Mapping[Cell, Sequence[str]],
+    settings: Settings,
+    store: CellStore,
+    shard: Shard,
+    advance: Advance = lambda n: None,
+) -> int:
+    """Complete one shard's prompts of every cell and keep them, for `evaluate` to judge when all shards are there.
+
+    Returns the number of cells that were finished before.
+    """
+    finished = 0
+    for cell, texts in cells.items():
+        own = shard.take(texts)
+        if store.read_shard(cell, own, shard) is not None:
+            finished += 1
+            advance(len(own))
+            continue
+        store.write(cell, _complete(lm, gate, cell, own, settings, advance), shard)
+    return finished
+
+
+def _complete(
+    lm: LanguageModel, gate: Gate, cell: Cell, texts: Sequence[str], settings: Settings, advance: Advance
+) -> list[Completion]:
+    method, language, _ = cell
+    done: list[Completion] = []
+    for batch in generate(
+        lm,
+        gate,
+        [Request(text, language) for text in texts],
+        steer=method == "recalib",
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+    ):
+        done += batch
+        advance(len(batch))
+    return done
+
+
+def _verdicts(judged: Sequence[JudgedCompletion], method: str, languages: Sequence[str]) -> dict[str, Verdicts]:
+    return {
+        language: Verdicts(*([i.verdict for i in _of(judged, method, language, label)] for label in LABELS))
+        for language in languages
+    }
 
 
 def _metrics(

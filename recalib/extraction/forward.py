@@ -154,7 +154,7 @@ def _start(
         kept[layer] = torch.stack(read, dim=1).to("cpu", non_blocking=h.is_cuda)
 
     with capturing(lm.blocks, layers, keep):
-        lm.decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        lm.decoder(**lm.inputs(ids, mask))
     return _Running(indices, [kept[layer] for layer in layers], _events(lm))
 
 

@@ -2,21 +2,24 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recalib.artifact import sha256
 from recalib.errors import ModelError, UsageError
 from recalib.fingerprint import Fingerprint
-from recalib.lm.blocks import find_blocks
+from recalib.lm.blocks import capturing, find_blocks, find_decoder
 from recalib.lm.chat import ChatFormat
+from recalib.lm.padding import Together, batchable
 from recalib.lm.truncation import load_first_blocks
 from recalib.organism import MODEL_DIR
 
@@ -41,15 +44,55 @@ class LanguageModel:
         """Number of decoder blocks that are loaded."""
         return len(self.blocks)
 
-    @property
+    @cached_property
     def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return int(self.model.config.get_text_config(decoder=True).hidden_size)
+        """Width of the residual stream, as the first block gives it for one row of two tokens.
 
-    @property
+        Raises ModelError if that block does not give one vector for each token.
+        """
+        shapes: list[torch.Size] = []
+        tokens = torch.zeros(1, 2, dtype=torch.long)
+        with capturing(self.blocks, (0,), lambda layer, h: shapes.append(h.shape)):
+            self.decoder(**self.inputs(tokens, torch.ones_like(tokens)))
+        *rows, width = shapes[0]
+        if rows != [1, 2]:
+            raise ModelError(
+                f"{type(self.model).__name__}: its first block returns {[*rows, width]} for one row of two "
+                "tokens, not [batch, tokens, hidden]"
+            )
+        return width
+
+    def inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Arguments of a pass over prompts [rows, tokens], by the decoder or the model.
+
+        Where a model takes positions, they are those that `generate` gives it: some count from elsewhere
+        when they are left to themselves, and a gate must read what generation shows it.
+        """
+        arguments = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device), "use_cache": False}
+        takes = (inspect.signature(part.forward).parameters for part in (self.model, self.decoder))
+        if all("position_ids" in parameters for parameters in takes):
+            arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0).to(self.device)
+        return arguments
+
+    @cached_property
+    def batchable(self) -> Together:
+        """What a left-padded batch may hold, found by generating a few tokens; see `lm.padding`."""
+        short, long = (self.chat.encode(text).ids for text in ("Hello", "Hello, how do I bake bread?"))
+        return batchable(self.model, self.tokenizer.pad_token_id, short, long)
+
+    def left_padded_batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Indices of rows of these lengths, split into batches that `batchable` allows."""
+        rows = range(len(lengths))
+        if len(rows) == 1 or self.batchable == "any prompts":
+            return [list(rows)]
+        if self.batchable == "single prompts":
+            return [[i] for i in rows]
+        return [[i for i in rows if lengths[i] == length] for length in sorted(set(lengths))]
+
+    @cached_property
     def decoder(self) -> Any:
         """The model without its LM head."""
-        return self.model.get_decoder()
+        return find_decoder(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -154,8 +197,8 @@ def fingerprint(model: Any, tokenizer: Any, name: str | None) -> Fingerprint:
         revision=getattr(model.config, "_commit_hash", None),
         weights=_weights_hash(Path(_source(name))) if name else None,
         architecture=type(model).__name__,
-        hidden_size=int(config.hidden_size),
-        num_layers=int(config.num_hidden_layers),
+        hidden_size=getattr(config, "hidden_size", None),
+        num_layers=getattr(config, "num_hidden_layers", None),
         tokenizer=_sha256(vocabulary),
         chat_template=_sha256(json.dumps(template)) if template else None,
     )

@@ -30,6 +30,10 @@ def load_first_blocks(
         kind.__init__(self, *arguments, **options)
         blocks = find_blocks(self)
         del blocks[count:]
+        # some architectures share weights between blocks, and transformers looks for both ends of each tie
+        there = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        ties = self.all_tied_weights_keys.items()
+        self.all_tied_weights_keys = {end: origin for end, origin in ties if {end, origin} <= there}
         kept.append(blocks)
 
     # transformers looks up the file of a class by its module, and the fingerprint takes its name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recalib import judges, lm, prompts
 from recalib.activations import ActivationSet
-from recalib.evaluation.run import Settings, evaluate
+from recalib.evaluation.run import Settings, cells_of, evaluate
 from recalib.extraction import Plan, extract_to, plan_cells
 from recalib.gate import fitting, selection
 from recalib.languages import HIGH
@@ -46,7 +46,8 @@ def build(model_dir: Path, gate_file: Path) -> None:
         gate = fitting.fit_from(activations, selected, POSITION)
         gate.save(gate_file)
         judge = judges.find("organism")
-        result = evaluate(embedded, gate, data, LANGUAGES, ("base",), judge, Settings(batch_size=96, max_new_tokens=24))
+        settings = Settings(batch_size=96, max_new_tokens=24)
+        result = evaluate(embedded, gate, cells_of(data, LANGUAGES, ("base",), settings), judge, settings)
         training = Training(
             recipe,
             COMMAND,

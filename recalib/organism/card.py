@@ -8,8 +8,7 @@ import numpy as np
 
 from recalib.activations import ActivationSet
 from recalib.evaluation.gate_metrics import gate_metrics
-from recalib.evaluation.refusal import Refusal
-from recalib.evaluation.run import MethodResult
+from recalib.evaluation.refusal import MethodResult, Refusal
 from recalib.gate.gate import Gate
 from recalib.gate.threshold import Threshold
 from recalib.intervals import Interval

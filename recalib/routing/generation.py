@@ -1,13 +1,15 @@
 """Completions of prompts, decided and steered by a gate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from recalib.gate.decision import Decision
 from recalib.gate.gate import Gate
 from recalib.lm.model import LanguageModel
+from recalib.lm.padding import left_padded
 from recalib.routing.router import Router, routing
 
 MAX_NEW_TOKENS = 128
@@ -68,31 +70,30 @@ def generate(
     lm.require_layer(gate.meta.layer)
     for start in range(0, len(requests), batch_size):
         part = requests[start : start + batch_size]
-        router = Router(gate, [r.language for r in part], steer, steer_deferred=on_defer == "steer")
-        completions = _batch(lm, router, part, max_new_tokens)
-        if on_defer == "refuse":
-            completions = [replace(c, completion=REFUSAL) if c.deferred else c for c in completions]
-        yield completions
+        encoded = [lm.chat.encode(request.prompt, request.history).ids for request in part]
+        completions: dict[int, Completion] = {}
+        for rows in lm.left_padded_batches(list(map(len, encoded))):
+            router = Router(gate, [part[i].language for i in rows], steer, steer_deferred=on_defer == "steer")
+            texts = _texts(lm, router, [encoded[i] for i in rows], max_new_tokens)
+            for i, text, decision in zip(rows, texts, router.decisions, strict=True):
+                answer = REFUSAL if decision.deferred and on_defer == "refuse" else text
+                completions[i] = _completion(part[i].prompt, answer, decision)
+        yield [completions[i] for i in range(len(part))]
 
 
-def _batch(lm: LanguageModel, router: Router, requests: Sequence[Request], max_new_tokens: int) -> list[Completion]:
-    encoded = [lm.chat.encode(request.prompt, request.history).ids for request in requests]
-    width = max(map(len, encoded))
-    ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
-    mask = torch.zeros((len(encoded), width), dtype=torch.long)
-    for i, row in enumerate(encoded):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
+def _completion(prompt: str, text: str, d: Decision) -> Completion:
+    return Completion(prompt, d.language, text, d.score, d.threshold, d.flagged, d.deferred, d.note)
+
+
+def _texts(lm: LanguageModel, router: Router, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    """The completions of one batch of prompts' token ids."""
+    ids, mask = left_padded(rows, lm.tokenizer.pad_token_id, lm.device)
     with torch.inference_mode(), routing(lm.model, lm.blocks[router.gate.meta.layer], router):
         output = lm.model.generate(
-            input_ids=ids.to(lm.device),
-            attention_mask=mask.to(lm.device),
+            input_ids=ids,
+            attention_mask=mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=lm.tokenizer.pad_token_id,
         )
-    texts = lm.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-    return [
-        Completion(request.prompt, d.language, text.strip(), d.score, d.threshold, d.flagged, d.deferred, d.note)
-        for request, text, d in zip(requests, texts, router.decisions, strict=True)
-    ]
+    return [text.strip() for text in lm.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)]
