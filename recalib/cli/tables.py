@@ -143,7 +143,7 @@ def candidate_table(candidates: "Sequence[Candidate]", chosen: "Candidate") -> A
     ]
     caption = (
         "balanced accuracy on the source language left out, mean over sources ± its standard error; "
-        "* chosen: the earliest layer, then the lowest rank, within one standard error of the best"
+        "* chosen: the earliest layer, then the lowest rank, within 1.5 points or one standard error of the best"
     )
     return table(("layer", "readout", "rank", "bal. acc. %"), rows, caption)
 

@@ -15,6 +15,9 @@ CHANCE_AUC = 0.6
 
 MIN_SOURCES = 3
 
+EQUIVALENT = 0.015
+"""A difference in balanced accuracy that is of no account; the sources, alike as they are, hardly have larger ones."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -92,9 +95,9 @@ def choose(
 ) -> Selection:
     """The layer and form whose gate transfers best; `load(layer)` gives the sources' rows.
 
-    Candidates within one standard error of the best count as equal (Breiman et al., Classification and
-    Regression Trees, 1984, section 3.4.3); the earliest layer, which costs least, and then the lowest rank
-    win. Unless `keep_all_sources`, the source that the chosen gate of the others ranks worst is left out
+    Candidates within `EQUIVALENT` of the best, or one standard error (Breiman et al., Classification and
+    Regression Trees, 1984, section 3.4.3), count as equal; the earliest layer, which costs least, and then the
+    lowest rank win. Unless `keep_all_sources`, the source that the chosen gate of the others ranks worst is left out
     while it is at chance or inverted, and everything is chosen again.
     """
     left_out: dict[str, float] = {}
@@ -131,5 +134,6 @@ def _candidate(layer: int, form: Form, results: Mapping[str, HeldOut]) -> Candid
 
 def _best(candidates: Sequence[Candidate]) -> Candidate:
     best = max(candidates, key=lambda c: c.balanced_accuracy)
-    near = [c for c in candidates if c.balanced_accuracy >= best.balanced_accuracy - best.standard_error]
+    tie = max(EQUIVALENT, best.standard_error)
+    near = [c for c in candidates if c.balanced_accuracy >= best.balanced_accuracy - tie]
     return min(near, key=lambda c: (c.layer, c.rank, -c.balanced_accuracy))
