@@ -42,6 +42,11 @@ def lm(request):
     return wrap(tiny.model(request.param), tiny.tokenizer())
 
 
+@pytest.fixture(params=sorted(set(tiny.CONFIGS) - set(tiny.UNPADDED)))
+def padded_lm(request):
+    return wrap(tiny.model(request.param), tiny.tokenizer())
+
+
 def complete(lm, gate, prompts, **options):
     batches = generate(lm, gate, [Request(p) for p in prompts], max_new_tokens=8, **options)
     return [completion for batch in batches for completion in batch]
@@ -109,7 +114,8 @@ def steered(lm, gate, prompts, languages=None, **options):
     return ids[:, inputs["input_ids"].shape[1] :], routed.decisions
 
 
-def test_a_notebook_gets_what_the_command_line_gets(lm):
+def test_a_notebook_gets_what_the_command_line_gets(padded_lm):
+    lm = padded_lm
     gate = make_gate(lm)
     inputs = inputs_of(lm, PROMPTS)
     with recalib.steering(lm.model, lm.tokenizer, gate) as routed:
@@ -122,7 +128,8 @@ def test_a_notebook_gets_what_the_command_line_gets(lm):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_logits_are_those_of_prompts_alone_whatever_the_padding(lm, side):
+def test_logits_are_those_of_prompts_alone_whatever_the_padding(padded_lm, side):
+    lm = padded_lm
     gate = make_gate(lm)
     together, alone = inputs_of(lm, PROMPTS, side), []
     if "position_ids" in inspect.signature(lm.model.forward).parameters:  # as `generate` counts them
@@ -228,6 +235,21 @@ def test_a_compiled_model_is_steered_too():
             torch.testing.assert_close(compiled(**inputs).logits, expected)
         assert len(routed.decisions) == len(PROMPTS)
         torch.testing.assert_close(compiled(**inputs).logits, plain)
+
+
+def test_a_model_that_accelerate_dispatched(tmp_path):
+    """`device_map` models run with hooks of their own, and blocks in other places than the rest."""
+    accelerate = pytest.importorskip("accelerate")
+    lm = wrap(tiny.model("llama"), tiny.tokenizer())
+    gate = make_gate(lm)
+    expected, decisions = steered(lm, gate, PROMPTS)
+    parts = ["lm_head", *(f"model.{name}" for name, _ in lm.model.model.named_children() if name != "layers")]
+    places = dict.fromkeys(parts, "cpu") | {f"model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(4)}
+    accelerate.dispatch_model(lm.model, places, main_device="cpu", offload_dir=tmp_path)
+    assert lm.blocks[1].self_attn.q_proj.weight.device.type == "meta"
+    found, again = steered(lm, gate, PROMPTS)
+    assert torch.equal(found, expected)
+    assert [d.flagged for d in again] == [d.flagged for d in decisions]
 
 
 def test_hooks_are_gone_and_the_model_is_the_same_after_an_exception():

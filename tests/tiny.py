@@ -91,10 +91,11 @@ CONFIGS = {
     "mamba": mamba.MambaConfig(
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=4, state_size=8, eos_token_id=2
     ),
-    # these two go wrong in transformers' own batches: with left padding, and with any
     "bart": bart.BartConfig(**_BART),
     "rwkv": rwkv.RwkvConfig(**_RWKV),
 }
+UNPADDED = ("bart", "rwkv")
+"""These go wrong in transformers' own batches: with left padding, and with any."""
 
 
 def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:

@@ -1,17 +1,22 @@
 """Running a model the ways recalib runs it, and keeping what must not depend on the way."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recalib.errors import ModelError
-from recalib.lm.blocks import hidden_states, with_hidden_states
+from recalib.gate.gate import Gate, GateMeta
+from recalib.gate.readout import Readout, SourceRows
+from recalib.gate.threshold import Threshold
+from recalib.lm.blocks import hidden_states
 from recalib.lm.model import LanguageModel
 from recalib.lm.padding import left_padded
+from recalib.routing.router import POSITION, Router, routing
 
 STEPS = 3
 """Tokens to generate: the first comes from the prompt's pass, the others from the cache."""
@@ -21,7 +26,7 @@ Ids = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Nudge:
-    """A vector [hidden] that is added to a block's output, as steering does."""
+    """A vector [hidden] by which steering moves a block's output."""
 
     layer: int
     vector: Tensor
@@ -53,7 +58,7 @@ def generate(lm: LanguageModel, rows: Ids, nudge: Nudge | None = None, use_cache
         if layer not in last:  # the first pass is the one over the prompt
             last[layer] = h[:, -1].float().cpu()
 
-    with torch.inference_mode(), _reading(lm, read), _nudging(lm, nudge, prompt_length):
+    with torch.inference_mode(), _reading(lm, read), _nudging(lm, nudge):
         output = lm.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -122,24 +127,21 @@ def _reading(lm: LanguageModel, keep: Callable[[int, Tensor], None]) -> Iterator
             handle.remove()
 
 
-@contextlib.contextmanager
-def _nudging(lm: LanguageModel, nudge: Nudge | None, prompt_length: int) -> Iterator[None]:
+def _nudging(lm: LanguageModel, nudge: Nudge | None) -> contextlib.AbstractContextManager[object]:
+    """Steering by the router itself, with a gate that flags everything."""
     if nudge is None:
-        yield
-        return
-
-    def add(module: Any, inputs: Any, output: Any) -> Any:
-        h = hidden_states(output).clone()
-        # with a cache later passes hold generated tokens only, without one the prompt again
-        start = prompt_length - 1 if h.shape[1] >= prompt_length else 0
-        h[:, start:] += nudge.vector.to(h.device, h.dtype)
-        return with_hidden_states(output, h)
-
-    handle = lm.blocks[nudge.layer].register_forward_hook(add)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return contextlib.nullcontext()
+    strength = float(nudge.vector.norm())
+    direction = (nudge.vector / strength).numpy()
+    nothing = np.zeros((0, 1))
+    gate = Gate(
+        direction,
+        basis=direction[:, None],
+        readout=Readout(np.zeros(1), np.ones(1), np.ones(1), 0.0),
+        source=SourceRows(nothing, nothing[:, 0]),
+        meta=GateMeta(nudge.layer, POSITION, strength, Threshold(-math.inf, "none", 0)),
+    )
+    return routing(lm.model, lm.blocks[nudge.layer], Router(gate))
 
 
 def _stacked(by_layer: dict[int, Tensor], lm: LanguageModel) -> Tensor:

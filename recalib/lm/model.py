@@ -20,7 +20,7 @@ from recalib.fingerprint import Fingerprint
 from recalib.lm.blocks import capturing, find_blocks, find_decoder
 from recalib.lm.chat import ChatFormat
 from recalib.lm.padding import Together, batchable
-from recalib.lm.truncation import load_first_blocks
+from recalib.lm.truncation import load_first_blocks, without_weights
 from recalib.organism import MODEL_DIR
 
 ORGANISM = "organism"
@@ -147,12 +147,9 @@ def load(
 
 
 def count_blocks(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> int:
-    """Number of decoder blocks of a model, from its config alone. Raises ModelError."""
-    from transformers import AutoConfig
-
+    """Number of decoder blocks of a model, whose weights are not loaded. Raises ModelError."""
     with _explained(name):
-        config = AutoConfig.from_pretrained(_source(name), revision=revision, trust_remote_code=trust_remote_code)
-    return int(config.get_text_config(decoder=True).num_hidden_layers)
+        return len(find_blocks(without_weights(_source(name), revision, trust_remote_code)))
 
 
 @contextlib.contextmanager

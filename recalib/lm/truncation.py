@@ -8,6 +8,18 @@ from torch import nn
 from recalib.lm.blocks import find_blocks
 
 
+def without_weights(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """A causal LM of a checkpoint's class and shape, whose weights are neither read nor allocated.
+
+    Raises what transformers raises.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
 def load_first_blocks(
     source: str, count: int, dtype: str, revision: str | None, trust_remote_code: bool
 ) -> tuple[Any, nn.ModuleList]:
@@ -18,12 +30,7 @@ def load_first_blocks(
 
     Raises what transformers raises, and ModelError if no blocks are found.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(source, **common)
-    with torch.device("meta"):  # costs nothing, and is the public way to the class that belongs to a config
-        kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+    kind = type(without_weights(source, revision, trust_remote_code))
     kept: list[nn.ModuleList] = []
 
     def init(self: Any, *arguments: Any, **options: Any) -> None:
@@ -38,7 +45,9 @@ def load_first_blocks(
 
     # transformers looks up the file of a class by its module, and the fingerprint takes its name
     truncated = type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
-    model = truncated.from_pretrained(source, config=config, dtype=dtype, **common)  # type: ignore[attr-defined]
+    model = truncated.from_pretrained(  # type: ignore[attr-defined]
+        source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     if model.get_output_embeddings() is not None:
         model.set_output_embeddings(nn.Identity())
     return model, kept[-1]

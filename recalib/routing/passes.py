@@ -1,5 +1,6 @@
 """What a call of the model says about the tokens that it is given."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,12 +50,13 @@ def read_pass(model: Any, arguments: Sequence[Any], keywords: Mapping[str, Any])
 
 
 def _cached(named: Mapping[str, Any]) -> int:
-    """Tokens in the cache; at least 1 where it holds a state that does not count them."""
-    for cache in (named.get("past_key_values"), named.get("cache_params")):
-        if cache is None:
-            continue
-        try:
-            return int(cache.get_seq_length())
-        except (AttributeError, ValueError):  # recurrent states only
-            return int(cache.has_previous_state())
-    return 0
+    """Tokens in the cache; 1 where it holds a state that does not count them."""
+    # the names under which `generate` hands back what the model returned
+    caches = (named.get(name) for name in ("past_key_values", "cache_params", "state"))
+    cache = next((cache for cache in caches if cache is not None), None)
+    if cache is None:
+        return 0
+    for name in ("get_seq_length", "has_previous_state"):
+        with contextlib.suppress(AttributeError, ValueError):  # caches of recurrent states alone do not count
+            return int(getattr(cache, name)())
+    return 1
