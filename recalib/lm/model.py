@@ -1,6 +1,7 @@
 """Loading a causal language model and its tokenizer from a folder or the Hub."""
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import json
@@ -187,7 +188,6 @@ def wrap(model: Any, tokenizer: Any, name: str | None = None, blocks: nn.ModuleL
 def fingerprint(model: Any, tokenizer: Any, name: str | None) -> Fingerprint:
     """What identifies the model: a local folder by its weights' content, a Hub model by its commit."""
     config = model.config.get_text_config(decoder=True)
-    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
     template = tokenizer.chat_template
     return Fingerprint(
         model=name,
@@ -196,9 +196,15 @@ def fingerprint(model: Any, tokenizer: Any, name: str | None) -> Fingerprint:
         architecture=type(model).__name__,
         hidden_size=getattr(config, "hidden_size", None),
         num_layers=getattr(config, "num_hidden_layers", None),
-        tokenizer=_sha256(vocabulary),
+        tokenizer=_vocabulary_hash(tokenizer, len(tokenizer)),
         chat_template=_sha256(json.dumps(template)) if template else None,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _vocabulary_hash(tokenizer: Any, size: int) -> str:
+    """Remembered, because steering asks each time and a large vocabulary takes a third of a second."""
+    return _sha256(json.dumps(sorted(tokenizer.get_vocab().items())))
 
 
 def _source(name: str) -> str:
