@@ -155,7 +155,9 @@ def evaluate(
         part = parse_shard(shard) if shard is not None else launched_shard()
         if part != WHOLE and out is None:
             raise UsageError(f"the answers of shard {part} must be kept", fix="--out DIR, the same for all shards")
-        judging = find_judge(common, judge or default_for(model_name), judge_url, judge_price, batch_size)
+        judging = None  # a shard's answers are judged later, with the others
+        if part == WHOLE:
+            judging = find_judge(common, judge or default_for(model_name), judge_url, judge_price, batch_size)
         prompts = load_prompts(data, model_name, columns)
         prompts.require_split(split)
         languages = prompts.select_languages(langs or "low")
@@ -163,7 +165,8 @@ def evaluate(
         settings = Settings(split, limit, batch_size, max_new_tokens, common.seed)
         run = PromptRun(lm, found, cells_of(prompts, languages, names, settings), settings)
         store = store_in(out, run) if out else None
-        if part != WHOLE and store:
+        if judging is None:
+            assert store is not None
             generate_part(common, run, store, part)
             return
         measured = judge_all(common, run, store, judging)

@@ -75,9 +75,9 @@ class Router:
 
     def __call__(self, block: nn.Module, arguments: Any, output: Any) -> Any:
         """Forward hook of the gate's block: its output, steered."""
-        h, now = hidden_states(output), self._now
+        h, now, self._now = hidden_states(output), self._now, None
         if now is None:
-            raise ModelError("a part of the model was called while steered", fix="call the model itself")
+            raise ModelError("a part of the model was called while steered", fix="call the whole model, unwrapped")
         if not self._continues(now, tokens=h.shape[1]):
             self._decide(h, now)
         if not self.steer:

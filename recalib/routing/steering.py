@@ -34,6 +34,8 @@ def steering(
     the gate was made with another model, or reads elsewhere than at the last prompt token.
     """
     model = getattr(model, "_orig_mod", model)  # the model that torch.compile wraps
+    if hasattr(model, "get_base_model"):  # PEFT's wrapper generates with the model inside
+        model = model.get_base_model()
     gate.meta.model.require_same(fingerprint(model, tokenizer, None), "the gate", "the model in use")
     blocks, layer = find_blocks(model), gate.meta.layer
     if layer >= len(blocks):
