@@ -21,6 +21,11 @@ def run(lm: LanguageModel, gate: Gate, texts: Sequence[str], advance: Advance = 
     Raises ArtifactError if the gate was made with another model.
     """
     gate.meta.model.require_same(lm.fingerprint, "the gate", "the model in use")
+    return read(lm, gate, texts, advance)
+
+
+def read(lm: LanguageModel, gate: Gate, texts: Sequence[str], advance: Advance = lambda n: None) -> np.ndarray:
+    """As `run`, on a model that may have changed since. Raises ModelError if it lacks the gate's layer."""
     lm.require_layer(gate.meta.layer)
     return extract(lm, texts, (gate.meta.layer,), (gate.meta.position,), advance=advance)[:, 0, 0]
 

@@ -107,7 +107,7 @@ def _from_prompts(
     trust_remote_code: bool,
 ) -> "tuple[dict[int, np.ndarray], Fingerprint]":
     from recalib.cli.loading import load_model, load_prompts
-    from recalib.extraction import extract
+    from recalib.examples import read
     from recalib.prompts import prompt_id
 
     gate = found.gate
@@ -116,7 +116,6 @@ def _from_prompts(
     texts = {i: p.text for p in prompts.prompts if (i := prompt_id(p.text)) in wanted}
     lm = load_model(common, model, trust_remote_code, blocks=gate.meta.layer + 1)
     gate.require_hidden_size(lm.hidden_size, model)
-    lm.require_layer(gate.meta.layer)
     with common.output.progress("run shots", len(texts)) as advance:
-        rows = extract(lm, list(texts.values()), (gate.meta.layer,), (gate.meta.position,), advance=advance)[:, 0, 0]
+        rows = read(lm, gate, list(texts.values()), advance)
     return dict(zip(texts, rows, strict=True)), lm.fingerprint
